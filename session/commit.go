@@ -1,0 +1,401 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// All calls of the store that a request makes are in this file and in load.go.
+
+// send commits what is pending, with op, for a handler that waits for it. After
+// an error nothing stays pending: the handler was told. A conflict is no error
+// yet, exchange tries again.
+func (s *Session) send(ctx context.Context, op *Op) error {
+	s.mu.Lock()
+	s.used = true
+	if s.over {
+		s.mu.Unlock()
+		return ErrAnswered
+	}
+	p := s.pend()
+	err := s.commit(ctx, false, op)
+	if err == nil && op == nil && p.idle {
+		err = s.refresh(ctx)
+	}
+	events := p.events
+	p.events = nil
+	if !errors.Is(err, ErrConflict) {
+		s.p = nil
+	}
+	s.mu.Unlock()
+	s.m.emit(ctx, events...)
+	return err
+}
+
+func (s *Session) discard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.p = nil
+}
+
+// settle commits before the first byte of the response. It returns the
+// Set-Cookie line to send, if any. That a session ended or somebody signed in
+// meanwhile is no error: the response goes out, without a cookie.
+func (s *Session) settle() (cookie string, used bool, err error) {
+	s.mu.Lock()
+	var events []Event
+	if p := s.p; p != nil {
+		if err = s.commit(s.r.Context(), true, nil); s.late && err == s.err {
+			err = nil
+		}
+		events = p.events
+		s.p = nil
+	}
+	if err == nil && s.rec != nil {
+		s.seen()
+	}
+	s.started = true
+	cookie, used = s.cookie, s.used
+	s.mu.Unlock()
+	s.m.emit(s.r.Context(), events...)
+	return cookie, used, err
+}
+
+// finish commits what changed after the first byte and ends the request. Nobody
+// is left to tell but the log.
+func (s *Session) finish() {
+	s.mu.Lock()
+	var events []Event
+	var err error
+	id := s.id()
+	if p := s.p; p != nil {
+		if err = s.commit(s.r.Context(), true, nil); s.late && err == s.err {
+			err = nil
+		}
+		events = p.events
+		s.p = nil
+	}
+	s.over = true
+	s.mu.Unlock()
+	if err != nil {
+		s.m.cfg.Logger.ErrorContext(s.r.Context(), "session: a change made after the first byte of the response is lost", "id", id, "err", err)
+	}
+	s.m.emit(s.r.Context(), events...)
+}
+
+// abandon ends the request of a handler that panicked. Nothing pending is kept.
+func (s *Session) abandon() (cookie string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over, s.p = true, nil
+	if s.started {
+		return ""
+	}
+	return s.cookie
+}
+
+// commit sends what is pending, with op, to the store: first the end of a
+// session, then one Create or one Update. The lock is held throughout, so that
+// of several goroutines of one request each sees the others' changes whole.
+func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
+	p := s.p
+	ops := p.ops
+	if op != nil {
+		ops = append(slices.Clip(ops), *op)
+	}
+	changes := len(ops) > 0 || p.user != "" || p.renew || p.end != nil
+	switch {
+	case p.bad != nil:
+		return p.bad
+	case s.err != nil && !s.late: // Optional let the request pass
+		if changes || !detached {
+			return s.err
+		}
+		return nil
+	case !changes:
+		p.idle = true
+		return s.lateError()
+	}
+	lost := s.started && p.loseToken(s, &ops)
+	if lost && p.end == nil && len(ops) == 0 {
+		return ErrAnswered
+	}
+	ctx := s.m.callFor(&p.call, parent, detached)
+	defer ctx.done()
+	now := s.m.now()
+	if p.end != nil {
+		if err := s.end(ctx, now); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch {
+	case p.user != "":
+		err = s.signIn(ctx, now, ops)
+	case s.late:
+		if len(ops) > 0 || p.renew {
+			p.events = append(p.events, Event{Kind: EventLate, Err: s.err})
+		}
+		err = s.err
+	case s.rec == nil:
+		err = s.create(ctx, now, ops, nil)
+	case len(ops) > 0 || p.renew:
+		err = s.update(ctx, now, ops)
+	}
+	if err == nil && lost {
+		err = ErrAnswered
+	}
+	return err
+}
+
+func (s *Session) lateError() error {
+	if s.late {
+		return s.err
+	}
+	return nil
+}
+
+// loseToken takes out of p what would need a cookie, because the response has
+// begun, and reports whether there was anything: a sign-in with all that came
+// with it, a renewal, the first value of a new session.
+func (p *pending) loseToken(s *Session, ops *[]Op) (lost bool) {
+	if p.user != "" {
+		if p.reason == "replaced" {
+			p.end = nil
+		}
+		p.user, p.renew, *ops = "", false, nil
+		return true
+	}
+	if p.renew {
+		p.renew, lost = false, true
+	}
+	if s.rec == nil && !s.late && len(*ops) > 0 {
+		*ops, lost = nil, true
+	}
+	return lost
+}
+
+// end ends the session that a sign-out, or a sign-in as somebody else, leaves. One
+// that had ended already makes the request late: the browser may hold a newer
+// cookie by now, so this answer must not clear it.
+func (s *Session) end(ctx context.Context, now time.Time) error {
+	p := s.p
+	rec, reason := p.end, p.reason
+	p.end = nil
+	switch err := s.m.end(ctx, rec, now); {
+	case err == nil:
+		p.events = append(p.events, Event{Kind: EventEnded, Info: rec.Info, Reason: reason})
+		s.late, s.err = false, nil
+		s.cookie = s.m.cookie.clear()
+	case errors.Is(err, ErrNotFound):
+		s.late, s.err, s.cookie = true, ErrEnded, ""
+	default:
+		return fmt.Errorf("session: sign out: %w", err)
+	}
+	return nil
+}
+
+// signIn makes the pending user the user of the session, or, if that ended or
+// somebody signed in meanwhile, of a new one.
+func (s *Session) signIn(ctx context.Context, now time.Time, ops []Op) error {
+	p := s.p
+	in := &SignIn{User: p.user, At: p.at, Remember: p.remember, Keep: s.m.cfg.KeepOnSignIn}
+	if s.rec != nil {
+		in.Remember = in.Remember || s.rec.Remember && s.rec.User == p.user
+	}
+	in.Idle, in.Absolute = s.m.cfg.IdleTimeout, p.at.Add(s.m.cfg.Lifetime)
+	if in.Remember {
+		in.Idle, in.Absolute = s.m.cfg.RememberIdleTimeout, p.at.Add(s.m.cfg.RememberLifetime)
+	}
+	if s.rec == nil {
+		return s.create(ctx, now, ops, in)
+	}
+	token, secret := renewToken(s.rec.ID)
+	c := s.change(now, ops)
+	c.Idle, c.Came = 0, nil
+	c.SignIn, c.Renew = in, &Renew{From: s.secret, To: secret, OldUntil: now}
+	rec, err := s.m.signIn(ctx, s.rec, c)
+	switch {
+	case err == nil:
+		s.adopt(rec, secret, token, now)
+		p.events = append(p.events, Event{Kind: EventSignedIn, Info: rec.Info})
+		return nil
+	case errors.Is(err, ErrConflict):
+		s.rec = rec
+		return err
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrStale):
+		s.rec = nil
+		return s.create(ctx, now, ops, in)
+	}
+	return fmt.Errorf("session: sign in: %w", err)
+}
+
+// create stores a new session, if there is anything to store.
+func (s *Session) create(ctx context.Context, now time.Time, ops []Op, in *SignIn) error {
+	p := s.p
+	c := Change{Ops: ops, MaxBytes: s.m.cfg.MaxBytes}
+	values, err := c.applyValues(&Record{})
+	if err != nil || in == nil && len(values) == 0 {
+		return err
+	}
+	token, id, secret := newToken()
+	rec := &Record{
+		Info:   Info{ID: id, Created: now, Seen: now, Addr: s.m.addr(s.r), Agent: agent(s.r)},
+		Secret: secret, Values: values,
+		Idle: s.m.cfg.FirstVisit, Absolute: now.Add(s.m.cfg.VisitorLifetime),
+	}
+	if in != nil {
+		rec.User, rec.SignedIn, rec.Remember = in.User, in.At, in.Remember
+		rec.Idle, rec.Absolute = in.Idle, in.Absolute
+	}
+	rec.limit()
+	if err := s.m.create(ctx, rec); err != nil {
+		return fmt.Errorf("session: create: %w", err)
+	}
+	s.adopt(rec, secret, token, now)
+	p.events = append(p.events, Event{Kind: EventCreated, Info: rec.Info})
+	if in != nil {
+		p.events = append(p.events, Event{Kind: EventSignedIn, Info: rec.Info})
+	}
+	return nil
+}
+
+// update sends ops, and a renewal if one is pending, to the stored session.
+func (s *Session) update(ctx context.Context, now time.Time, ops []Op) error {
+	p := s.p
+	// A former token cannot renew, and while the one before still works nobody can.
+	renew := p.renew && s.secret.equal(&s.rec.Secret) && !now.Before(s.rec.OldUntil)
+	if !renew && len(ops) == 0 {
+		return nil
+	}
+	c := s.change(now, ops)
+	var token string
+	if renew {
+		c.Renew = &Renew{From: s.secret, OldUntil: s.rec.Absolute}
+		token, c.Renew.To = renewToken(s.rec.ID)
+	}
+	rec, err := s.m.update(ctx, s.rec, c)
+	switch {
+	case err == nil:
+		if renew && rec.Secret.equal(&c.Renew.To) {
+			s.adopt(rec, c.Renew.To, token, now)
+			p.events = append(p.events, Event{Kind: EventRenewed, Info: rec.Info})
+		}
+		s.rec, s.raise, s.came = rec, false, false
+		return nil
+	case errors.Is(err, ErrConflict):
+		s.rec = rec
+		return err
+	case errors.Is(err, ErrNotFound):
+		return s.fallLate(ErrEnded)
+	case errors.Is(err, ErrStale):
+		return s.fallLate(ErrStale)
+	}
+	return fmt.Errorf("session: commit: %w", err)
+}
+
+// change returns the Change that carries ops and what the store should learn on
+// the occasion.
+func (s *Session) change(now time.Time, ops []Op) *Change {
+	rec, m := s.rec, s.m
+	c := &s.p.change
+	*c = Change{Now: now, Auth: rec.Auth, Ops: ops, Seen: now, MaxBytes: m.cfg.MaxBytes}
+	if s.raise {
+		c.Idle = m.cfg.VisitorIdleTimeout
+	}
+	if s.came {
+		c.Came = &Came{Secret: s.secret, Until: now.Add(m.cfg.RenewGrace)}
+	}
+	if addr := m.addr(s.r); addr.IsValid() && !sameNet(addr, rec.Addr) {
+		c.Addr = addr
+	}
+	if a := agent(s.r); a != rec.Agent {
+		c.Agent = a
+	}
+	return c
+}
+
+// adopt makes rec the session and token the cookie to send.
+func (s *Session) adopt(rec *Record, secret Hash, token string, now time.Time) {
+	s.rec, s.secret, s.late, s.err = rec, secret, false, nil
+	s.raise, s.came = false, false
+	var life time.Duration
+	if rec.User == "" || rec.Remember {
+		life = rec.Absolute.Sub(now)
+	}
+	s.cookie = s.m.cookie.set(token, life)
+}
+
+// fallLate empties the session: it ended, or somebody signed in, after the
+// request had loaded it. What the request changed is refused, and the answer
+// sets no cookie, for the browser may hold a newer one by now.
+func (s *Session) fallLate(why error) error {
+	s.p.events = append(s.p.events, Event{Kind: EventLate, Info: s.rec.Info, Err: why})
+	s.rec, s.late, s.err, s.cookie = nil, true, why, ""
+	return why
+}
+
+// refresh reads the session again for a Commit that had nothing to write.
+func (s *Session) refresh(parent context.Context) error {
+	if s.rec == nil {
+		return nil
+	}
+	ctx := s.m.callFor(&s.p.call, parent, false)
+	defer ctx.done()
+	rec, err := s.m.load(ctx, s.rec.ID)
+	switch {
+	case errors.Is(err, ErrNotFound) || err == nil && !rec.Live(s.m.now()):
+		return s.fallLate(ErrEnded)
+	case err != nil:
+		return fmt.Errorf("session: load: %w", err)
+	case rec.Auth != s.rec.Auth:
+		return s.fallLate(ErrStale)
+	}
+	s.rec = rec
+	return nil
+}
+
+// seen tells the store that the visitor was here, seldom and for many requests at
+// once: of those that see the same record one in an interval writes.
+func (s *Session) seen() {
+	m, rec := s.m, s.rec
+	now := m.now()
+	lag := now.Sub(rec.Seen)
+	key := claim{id: rec.ID}
+	switch {
+	case s.came:
+		key.of = s.secret
+	case s.raise:
+		key.of = Hash{1}
+	case lag < m.cfg.TouchInterval:
+		return
+	}
+	if !m.claims.take(key, now, m.cfg.TouchInterval) {
+		return
+	}
+	touch := Touch{ID: rec.ID, Seen: now}
+	if !s.came && !s.raise && lag < rec.Idle/2 && m.touches.queue(touch) {
+		return
+	}
+	p := s.pend()
+	defer func() { s.p = nil }()
+	ctx := m.callFor(&p.call, s.r.Context(), true)
+	defer ctx.done()
+	var err error
+	if s.came || s.raise {
+		var out *Record
+		c := s.change(now, nil)
+		if out, err = m.update(ctx, rec, c); err == nil {
+			s.rec, s.raise, s.came = out, false, false
+		}
+	} else {
+		err = m.touch(ctx, []Touch{touch})
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrStale) {
+		m.claims.release(key)
+		m.cfg.Logger.WarnContext(s.r.Context(), "session: the time of the visit was not written; the next request tries again", "id", rec.ID, "err", err)
+	}
+}

@@ -1,0 +1,210 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// lateFor is how long after a session's end, or a sign-in on it, a request that
+// comes with its former token is taken for one that was under way. The answer of
+// such a request sets no cookie: the browser may hold a newer one by now.
+const lateFor = time.Minute
+
+// open finds the session of r. An error means that the store could not tell; then
+// nothing is known about the visitor, and the cookie must stay.
+func (s *Session) open(r *http.Request, call *callContext) error {
+	m := s.m
+	value, found, ambiguous := m.cookie.find(r.Header)
+	switch {
+	case !found:
+		return nil
+	case ambiguous:
+		m.reject(r, "", "ambiguous")
+		return nil
+	}
+	id, secret, ok := parseToken(value)
+	if !ok {
+		m.reject(r, "", "malformed")
+		return nil
+	}
+	ctx := m.callFor(call, r.Context(), false)
+	defer ctx.done()
+	rec, err := m.load(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		m.reject(r, id, "unknown")
+		return nil
+	case err != nil:
+		s.err = fmt.Errorf("session: load: %w", err)
+		return s.err
+	}
+	s.judge(r, rec, secret, m.now())
+	return nil
+}
+
+// judge decides what the token opens.
+//
+// While a session is late no secret is looked at: a request may be under way with
+// any of those it had, not just the last two that the record still knows.
+func (s *Session) judge(r *http.Request, rec *Record, secret Hash, now time.Time) {
+	m := s.m
+	current := rec.Secret.equal(&secret)
+	former := rec.OldSecret != Hash{} && rec.OldSecret.equal(&secret)
+	switch {
+	case rec.Ended() && now.Before(rec.Expires.Add(lateFor)):
+		s.late, s.err = true, ErrEnded
+	case rec.Ended():
+		m.reject(r, rec.ID, "ended")
+	case !rec.Live(now):
+		m.reject(r, rec.ID, "expired")
+	case current:
+		s.rec, s.secret = rec, secret
+		s.raise = rec.User == "" && rec.Idle < m.cfg.VisitorIdleTimeout
+		s.came = now.Add(m.cfg.RenewGrace).Before(rec.OldUntil)
+	case former && now.Before(rec.OldUntil):
+		s.rec, s.secret = rec, secret
+		s.raise = rec.User == "" && rec.Idle < m.cfg.VisitorIdleTimeout
+	case !rec.SignedIn.IsZero() && now.Before(rec.SignedIn.Add(lateFor)):
+		s.late, s.err = true, ErrStale
+	case former:
+		m.emit(r.Context(), Event{Kind: EventReused, Info: rec.Info})
+	default:
+		m.reject(r, rec.ID, "unknown")
+	}
+}
+
+func (m *Manager) reject(r *http.Request, id ID, reason string) {
+	m.emit(r.Context(), Event{Kind: EventRejected, Info: Info{ID: id, Addr: m.addr(r)}, Reason: reason})
+}
+
+// callFor prepares the context of a step. own is used if nothing uses it yet.
+func (m *Manager) callFor(own *callContext, parent context.Context, detached bool) *callContext {
+	if own.parent != nil {
+		own = &callContext{}
+	}
+	own.parent, own.detached, own.deadline = parent, detached, time.Now().Add(m.cfg.StoreTimeout)
+	return own
+}
+
+// load repeats an unknown outcome: reading twice is reading once.
+func (m *Manager) load(ctx context.Context, id ID) (*Record, error) {
+	for try := 0; ; try++ {
+		rec, err := m.store.Load(ctx, id)
+		if errors.Is(err, ErrUnknown) && wait(ctx, try) {
+			continue
+		}
+		if err == nil && rec.ID != id {
+			// A driver that hands one caller another's answer (redis-py, 2023) must
+			// not hand one visitor another's session.
+			return nil, fmt.Errorf("the store answered with session %q when asked for %q", rec.ID, id)
+		}
+		return rec, err
+	}
+}
+
+// create repeats an unknown outcome: if the ID is taken then, it is by us if the
+// secret is ours.
+func (m *Manager) create(ctx context.Context, rec *Record) error {
+	for try := 0; ; try++ {
+		err := m.store.Create(ctx, rec)
+		switch {
+		case errors.Is(err, ErrUnknown) && wait(ctx, try):
+			continue
+		case errors.Is(err, ErrExists) && try > 0:
+			if got, lerr := m.load(ctx, rec.ID); lerr == nil && got.Secret.equal(&rec.Secret) {
+				return nil
+			}
+		}
+		return err
+	}
+}
+
+// update repeats an unknown outcome if doing c twice is the same as once.
+func (m *Manager) update(ctx context.Context, base *Record, c *Change) (*Record, error) {
+	for try := 0; ; try++ {
+		rec, err := m.store.Update(ctx, base, c)
+		if errors.Is(err, ErrUnknown) && c.repeatable() && wait(ctx, try) {
+			continue
+		}
+		return rec, err
+	}
+}
+
+func (c *Change) repeatable() bool {
+	for i := range c.Ops {
+		if c.Ops[i].If != Always || c.Ops[i].Kind == OpAdd {
+			return false
+		}
+	}
+	return true
+}
+
+// signIn repeats an unknown outcome whatever c holds: it moves Auth, so that it
+// can be applied once at most. If it was, the secret is ours.
+func (m *Manager) signIn(ctx context.Context, base *Record, c *Change) (*Record, error) {
+	for try := 0; ; try++ {
+		rec, err := m.store.Update(ctx, base, c)
+		switch {
+		case errors.Is(err, ErrUnknown) && wait(ctx, try):
+			continue
+		case errors.Is(err, ErrStale) && try > 0:
+			if got, lerr := m.load(ctx, base.ID); lerr == nil && got.Secret.equal(&c.Renew.To) {
+				return got, nil
+			}
+		}
+		return rec, err
+	}
+}
+
+// end ends the session of rec. ErrNotFound says that it had ended before.
+func (m *Manager) end(ctx context.Context, rec *Record, now time.Time) error {
+	for try := 0; ; try++ {
+		_, err := m.store.Update(ctx, rec, &Change{Now: now, End: true})
+		if errors.Is(err, ErrUnknown) && wait(ctx, try) {
+			continue
+		}
+		if err == nil || errors.Is(err, ErrNotFound) {
+			m.streams.ended(rec.ID)
+		}
+		return err
+	}
+}
+
+// touch writes seen-times. Doing it twice is the same as once.
+func (m *Manager) touch(ctx context.Context, touches []Touch) error {
+	if m.toucher != nil {
+		return m.toucher.Touch(ctx, touches)
+	}
+	for _, t := range touches {
+		rec, err := m.load(ctx, t.ID)
+		if err == nil {
+			if _, ok := t.Apply(rec); ok {
+				_, err = m.update(ctx, rec, &Change{Now: t.Seen, Auth: rec.Auth, Seen: t.Seen})
+			}
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrStale) {
+			return err
+		}
+	}
+	return nil
+}
+
+// wait pauses before an unknown outcome is tried again and reports whether it is
+// to be: three tries in all, and none beyond ctx.
+func wait(ctx context.Context, try int) bool {
+	pauses := [...]time.Duration{5 * time.Millisecond, 50 * time.Millisecond}
+	if try >= len(pauses) || ctx.Err() != nil {
+		return false
+	}
+	timer := time.NewTimer(pauses[try])
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,211 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// Handler gives next a session. If the store fails, [Config.OnError] answers and
+// next does not run.
+//
+// Put it inside panic recovery and request logging, and around the routes that
+// use sessions, not around static files. Inside another Handler of the same
+// Manager it does nothing; inside Optional it refuses what Optional let pass.
+func (m *Manager) Handler(next http.Handler) http.Handler { return m.handler(next, false) }
+
+// Optional is Handler for pages that can do without: if the store fails, next
+// runs with an empty session whose [Session.Err] says so, the cookie stays, and
+// only a request that then changes the session is answered by [Config.OnError].
+// Never put it where a login is required.
+func (m *Manager) Optional(next http.Handler) http.Handler { return m.handler(next, true) }
+
+func (m *Manager) handler(next http.Handler, optional bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s, ok := FromContext(r.Context()); ok && s.m == m {
+			if err := s.Err(); err != nil && !optional {
+				m.cfg.OnError(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, r)
+			return
+		}
+		rs := &requestState{}
+		s := &rs.session
+		s.m, s.r = m, r
+		if err := s.open(r, &rs.load); err != nil {
+			m.cfg.Logger.ErrorContext(r.Context(), "session: the store does not answer", "err", err)
+			if !optional {
+				m.cfg.OnError(w, r, err)
+				return
+			}
+		}
+		rs.ctx = sessionContext{r.Context(), s}
+		rs.response = response{ResponseWriter: w, s: s}
+		if len(w.Header()) > 0 {
+			rs.response.entry = w.Header().Clone()
+		}
+		rs.response.serve(next, r.WithContext(&rs.ctx))
+	})
+}
+
+// Attach returns r with an empty session, outside the middleware: nothing is
+// loaded, no cookie is sent, and only [Session.Commit], [Key.Update] and
+// [Key.Take] write. It is what package sessiontest makes requests with.
+func (m *Manager) Attach(r *http.Request) *http.Request {
+	s := &Session{m: m, r: r}
+	return r.WithContext(&sessionContext{r.Context(), s})
+}
+
+// A requestState is all that one request needs, in one allocation.
+type requestState struct {
+	session  Session
+	response response
+	ctx      sessionContext
+	load     callContext
+}
+
+// A sessionContext is the request's context with the session in it.
+type sessionContext struct {
+	context.Context
+	s *Session
+}
+
+func (c *sessionContext) Value(key any) any {
+	if key == (contextKey{}) {
+		return c.s
+	}
+	return c.Context.Value(key)
+}
+
+// A response commits the session before the first byte leaves, whichever way it
+// leaves. It always offers Flush, Hijack and ReadFrom, and answers
+// [http.ErrNotSupported] where the writer below cannot.
+type response struct {
+	http.ResponseWriter
+	s     *Session
+	entry http.Header // as it was when the request came; nil if empty
+	begun bool
+	err   error // of the commit; OnError has answered and the handler's bytes are dropped
+}
+
+// serve runs next. It does not recover: a panic keeps its stack and saves nothing
+// more, and http.ErrAbortHandler stays what it is.
+func (w *response) serve(next http.Handler, r *http.Request) {
+	panicked := true
+	defer func() {
+		if !panicked {
+			return
+		}
+		// A token that an explicit commit made is in the store already. Whoever
+		// recovers answers with these headers, and so does not strand the visitor.
+		if cookie := w.s.abandon(); cookie != "" {
+			setCookie(w.Header(), cookie)
+		}
+	}()
+	next.ServeHTTP(w, r)
+	panicked = false
+	_ = w.first() // a handler that wrote nothing: the implicit 200, HEAD
+	w.s.finish()
+}
+
+// first commits, once, and sets the cookie.
+func (w *response) first() error {
+	if w.begun {
+		return w.err
+	}
+	w.begun = true
+	cookie, used, err := w.s.settle()
+	h := w.Header()
+	if err != nil {
+		w.err = err
+		clear(h)
+		for k, v := range w.entry {
+			h[k] = v
+		}
+	}
+	if used {
+		varyCookie(h)
+	}
+	if cookie != "" {
+		setCookie(h, cookie)
+	}
+	if err != nil {
+		w.s.m.cfg.Logger.ErrorContext(w.s.r.Context(), "session: what a request changed was not committed", "err", err)
+		w.s.m.cfg.OnError(w.ResponseWriter, w.s.r, err)
+	}
+	return err
+}
+
+// setCookie adds the Set-Cookie line. A shared cache must not keep it (RFC 6265,
+// section 4; Flask CVE-2023-30861).
+func setCookie(h http.Header, line string) {
+	h["Set-Cookie"] = append(h["Set-Cookie"], line)
+	h["Cache-Control"] = []string{"no-store"}
+}
+
+// varyCookie says that the response depends on the cookie.
+func varyCookie(h http.Header) {
+	for _, line := range h["Vary"] {
+		for field := range strings.SplitSeq(line, ",") {
+			if f := strings.TrimSpace(field); f == "*" || strings.EqualFold(f, "Cookie") {
+				return
+			}
+		}
+	}
+	h["Vary"] = append(h["Vary"], "Cookie")
+}
+
+// WriteHeader commits before the final status. 101 is final, other 1xx are not.
+func (w *response) WriteHeader(code int) {
+	if code >= 100 && code <= 199 && code != http.StatusSwitchingProtocols {
+		w.ResponseWriter.WriteHeader(code)
+		return
+	}
+	if w.first() == nil {
+		w.ResponseWriter.WriteHeader(code)
+	}
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if err := w.first(); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *response) WriteString(s string) (int, error) {
+	if err := w.first(); err != nil {
+		return 0, err
+	}
+	return io.WriteString(w.ResponseWriter, s)
+}
+
+func (w *response) ReadFrom(src io.Reader) (int64, error) {
+	if err := w.first(); err != nil {
+		return 0, err
+	}
+	return io.Copy(w.ResponseWriter, src) // finds the ReadFrom below, if any
+}
+
+func (w *response) Flush() { _ = w.FlushError() }
+
+func (w *response) FlushError() error {
+	if err := w.first(); err != nil {
+		return err
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if err := w.first(); err != nil {
+		return nil, nil, err
+	}
+	return http.NewResponseController(w.ResponseWriter).Hijack()
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
