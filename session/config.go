@@ -109,8 +109,9 @@ const (
 	maxCookie = 4096      // RFC 6265bis, section 5.6: name and value
 )
 
-// withDefaults returns cfg completed, or an error that says what to change.
-func (cfg Config) withDefaults() (Config, error) {
+// WithDefaults returns cfg with every default filled in, or the error with which
+// NewManager would refuse it: for showing what holds.
+func (cfg Config) WithDefaults() (Config, error) {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
