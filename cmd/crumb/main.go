@@ -1,0 +1,71 @@
+// Crumb serves the Hello World that counts each visitor's views, and shows
+// operators the sessions of an app and lets them end them.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crumb-go/crumb/app"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the command: it returns the code to exit with.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:           "crumb",
+		Short:         "Sessions for Go web apps: a Hello World to start from, and the operator's tools",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	var code exitCode
+	root.AddCommand(serveCommand(), sessionsCommand(), schemaCommand(), configCommand(), versionCommand())
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(err, "see "+cmd.CommandPath()+" --help")
+	})
+	err := root.ExecuteContext(ctx)
+	switch {
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, new(*usage)):
+		app.Report(stdout, stderr, err)
+		return 2
+	}
+	return app.Report(stdout, stderr, err)
+}
+
+// An exitCode ends the command; what there is to say was said.
+type exitCode int
+
+func (exitCode) Error() string { return "exit" }
+
+// A usage error is about how the command was called.
+type usage struct{ error }
+
+func (u *usage) Unwrap() error { return u.error }
+
+func usageError(err error, hint string) error { return &usage{app.WithHint(err, hint)} }
+
+// noArgs refuses arguments in the words of this command.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError(err, "see "+cmd.CommandPath()+" --help")
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crumb-go/crumb/app"
+	"github.com/crumb-go/crumb/internal/helloworld"
+)
+
+// settingsFile is read if it is there.
+const settingsFile = "crumb.toml"
+
+func serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve [flags]",
+		Short: "Serve the Hello World: a page that counts each visitor's views",
+		// The flags are the app's own: one for every setting of its modules.
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			code := app.Serve(app.Options{
+				Args: args, Environ: os.Environ(), File: settingsFile, Program: "crumb serve",
+			}, helloworld.Module)
+			if code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crumb-go/crumb/app"
+	"github.com/crumb-go/crumb/modules"
+	"github.com/crumb-go/crumb/session"
+	"github.com/crumb-go/crumb/store/sqlite"
+)
+
+// settingFlags adds the flags that say which settings hold. Whatever else a
+// setting needs is in the file or the environment, as for serve.
+func settingFlags(cmd *cobra.Command) {
+	cmd.PersistentFlags().String("config", "", "settings file (default "+settingsFile+", if it is there)")
+	cmd.PersistentFlags().String("database", "", "database, such as sqlite:crumb.db (default from the settings)")
+}
+
+// settings resolves the settings of an app made of mods, as serve would.
+func settings(cmd *cobra.Command, mods ...*app.Module) (*app.App, error) {
+	var args []string
+	for _, name := range []string{"config", "database"} {
+		if f := cmd.Flag(name); f != nil && f.Changed {
+			args = append(args, "--"+name, f.Value.String())
+		}
+	}
+	return app.New(app.Options{
+		Args: args, Environ: os.Environ(), File: settingsFile, OtherTables: true, Program: "crumb",
+		Logger: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}, mods...)
+}
+
+// setting returns the value of one setting.
+func setting(a *app.App, table, key string) string {
+	for _, s := range a.Settings() {
+		if s.Table == table && s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// withSessions runs f on the sessions of the database that the settings name. It
+// does not create one: an operator who mistypes its name should hear of it.
+func withSessions(cmd *cobra.Command, f func(ctx context.Context, m *session.Manager, st session.Store) error) error {
+	var m *session.Manager
+	var st session.Store
+	a, err := settings(cmd, &app.Module{
+		Name: "command", Requires: []*app.Module{modules.Session},
+		Setup: func(e *app.Env) error {
+			m, st = app.Get[*session.Manager](e), app.Get[session.Store](e)
+			return nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if _, _, err := schemaVersion(cmd.Context(), a); err != nil {
+		return err
+	}
+	if _, err := a.Start(cmd.Context()); err != nil {
+		return err
+	}
+	return errors.Join(f(cmd.Context(), m, st), a.Stop(context.WithoutCancel(cmd.Context())))
+}
+
+// schemaVersion returns the URL of the database and the version of the schema in
+// it, or an error if it is not there or only in another process.
+func schemaVersion(ctx context.Context, a *app.App) (url string, version int, err error) {
+	url = setting(a, "database", "url")
+	if url == "memory:" {
+		return url, 0, app.WithHint(errors.New("the sessions of memory: are in the process that serves them, and nowhere else"),
+			"name a database with --database, such as sqlite:crumb.db")
+	}
+	version, err = sqlite.Status(ctx, url, sqlite.Config{TablePrefix: setting(a, "database", "table_prefix")})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = app.WithHint(err, "crumb serve and crumb schema apply create it; name another with --database")
+	}
+	return url, version, err
+}
+
+func configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show the settings"}
+	var asJSON bool
+	show := &cobra.Command{
+		Use:   "show",
+		Short: "Show every setting, its value and where it comes from",
+		Long:  "Show every setting, its value and where it comes from.\nPasswords and secrets are not shown.",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := settings(cmd, modules.Session)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), a.Settings())
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(tw, "SETTING\tVALUE\tFROM")
+			for _, s := range a.Settings() {
+				fmt.Fprintf(tw, "%s.%s\t%s\t%s\n", s.Table, s.Key, plain(s.Value), plain(s.Source))
+			}
+			return tw.Flush()
+		},
+	}
+	settingFlags(cmd)
+	show.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(show)
+	return cmd
+}
+
+func schemaCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "schema", Short: "Show and create the tables of the database"}
+	settingFlags(cmd)
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "print [sqlite]",
+			Short: "Print the SQL that creates the tables",
+			Args: func(cmd *cobra.Command, args []string) error {
+				if len(args) > 1 || len(args) == 1 && args[0] != "sqlite" {
+					return usageError(fmt.Errorf("no schema for %q", strings.Join(args, " ")), "write crumb schema print sqlite")
+				}
+				return nil
+			},
+			RunE: func(cmd *cobra.Command, args []string) error {
+				a, err := settings(cmd, modules.Database)
+				if err != nil {
+					return err
+				}
+				_, err = io.WriteString(cmd.OutOrStdout(), sqlite.Schema(setting(a, "database", "table_prefix")))
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "status",
+			Short: "Show which version of the schema the database has",
+			Args:  noArgs,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				a, err := settings(cmd, modules.Database)
+				if err != nil {
+					return err
+				}
+				url, version, err := schemaVersion(cmd.Context(), a)
+				if err != nil {
+					return err
+				}
+				verdict := "up to date"
+				switch {
+				case version < sqlite.SchemaVersion:
+					verdict = "crumb schema apply brings it up to date"
+				case version > sqlite.SchemaVersion:
+					verdict = "made by a newer crumb; this one does not open it"
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: schema version %d, this crumb knows %d: %s\n", url, version, sqlite.SchemaVersion, verdict)
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "apply",
+			Short: "Create the tables, or bring them up to date",
+			Args:  noArgs,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				a, err := settings(cmd, modules.Database)
+				if err != nil {
+					return err
+				}
+				if url := setting(a, "database", "url"); url == "memory:" {
+					_, _, err := schemaVersion(cmd.Context(), a)
+					return err
+				}
+				if _, err := a.Start(cmd.Context()); err != nil { // opening a SQLite file applies its schema
+					return err
+				}
+				if err := a.Stop(context.WithoutCancel(cmd.Context())); err != nil {
+					return err
+				}
+				url, version, err := schemaVersion(cmd.Context(), a)
+				if err == nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: schema version %d\n", url, version)
+				}
+				return err
+			},
+		},
+	)
+	return cmd
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
