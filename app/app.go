@@ -298,7 +298,7 @@ func (r *running) claim(mux *http.ServeMux, module, pattern string, h http.Handl
 		return nil
 	}
 	for _, o := range r.owners {
-		if o.mux != mux {
+		if o.mux != mux || register(http.NewServeMux(), pattern, h) != nil {
 			continue
 		}
 		pair := http.NewServeMux()

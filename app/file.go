@@ -59,8 +59,7 @@ func (s *settings) readTOML(path, text string) error {
 
 	for _, t := range doc.entries(top) {
 		source := fmt.Sprintf("%s:%d", path, t.line)
-		var keys map[string]toml.Primitive
-		if err := doc.meta.PrimitiveDecode(t.value, &keys); err != nil {
+		if !t.table {
 			return s.misplaced(source, t.key)
 		}
 		tab := s.table(t.key)
@@ -69,6 +68,10 @@ func (s *settings) readTOML(path, text string) error {
 				continue
 			}
 			return s.unknownTable(source, t.key)
+		}
+		var keys map[string]toml.Primitive
+		if err := doc.meta.PrimitiveDecode(t.value, &keys); err != nil {
+			return &SettingError{Source: source, Key: t.key, Problem: "cannot be read"}
 		}
 		for _, k := range doc.entries(keys) {
 			source := fmt.Sprintf("%s:%d", path, k.line)
@@ -111,6 +114,7 @@ type document struct{ meta toml.MetaData }
 type entry struct {
 	key   string
 	line  int
+	table bool
 	value toml.Primitive
 }
 
@@ -118,7 +122,8 @@ type entry struct {
 func (d *document) entries(m map[string]toml.Primitive) []entry {
 	list := make([]entry, 0, len(m))
 	for key, p := range m {
-		list = append(list, entry{key, d.line(p), p})
+		line, table := d.look(p)
+		list = append(list, entry{key, line, table, p})
 	}
 	slices.SortFunc(list, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.key, b.key))
@@ -126,26 +131,27 @@ func (d *document) entries(m map[string]toml.Primitive) []entry {
 	return list
 }
 
-// line returns the line of a value, which the toml package tells only in the
-// errors of a decoder. A table made by dotted keys alone has none, so its line
-// is that of its first key.
-func (d *document) line(p toml.Primitive) int {
-	err := d.meta.PrimitiveDecode(p, new(refuser))
-	if e, ok := errors.AsType[toml.ParseError](err); ok && e.Position.Line > 0 {
-		return e.Position.Line
+// look returns the line of a value, which the toml package tells only in the
+// errors of a decoder, and whether it is a table. One that dotted keys alone
+// make has no line, so it gets that of its first key.
+func (d *document) look(p toml.Primitive) (line int, table bool) {
+	var probe probe
+	err := d.meta.PrimitiveDecode(p, &probe)
+	if e, ok := errors.AsType[toml.ParseError](err); ok {
+		line = e.Position.Line
 	}
 	var keys map[string]toml.Primitive
-	least := 0
-	if d.meta.PrimitiveDecode(p, &keys) == nil {
-		for _, k := range keys {
-			if n := d.line(k); n > 0 && (least == 0 || n < least) {
-				least = n
-			}
+	if line == 0 && probe.table && d.meta.PrimitiveDecode(p, &keys) == nil {
+		if list := d.entries(keys); len(list) > 0 {
+			line = list[0].line
 		}
 	}
-	return least
+	return line, probe.table
 }
 
-type refuser struct{}
+type probe struct{ table bool }
 
-func (*refuser) UnmarshalTOML(any) error { return errors.New("refused") }
+func (p *probe) UnmarshalTOML(v any) error {
+	_, p.table = v.(map[string]any)
+	return errors.New("looked at")
+}

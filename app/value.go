@@ -75,7 +75,7 @@ func hintFor(t reflect.Type) string {
 	case t == durationType:
 		return `write a number and its unit in quotes, like "90s", "30m", "12h" or "30d"`
 	case t == prefixType:
-		return `write it like "10.0.0.0/8" or "::1/128"`
+		return `write it like "10.0.0.0/8", or "10.0.0.1/32" for one address`
 	}
 	return ""
 }
@@ -267,7 +267,8 @@ func render(v reflect.Value) string {
 }
 
 var (
-	urlPassword   = regexp.MustCompile(`((?:^|,)(?:[a-zA-Z][a-zA-Z0-9+.-]*:(?://)?)?[^:/?#@\s,]*):([^\s]+)@`)
+	urlPassword   = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://[^:/?#@\s]*):\S+@`)
+	plainPassword = regexp.MustCompile(`^((?:[a-zA-Z][a-zA-Z0-9+.-]*:)?[^:/?#@\s]*):\S+@`)
 	namedPassword = regexp.MustCompile(`(?i)((?:password|passwd|pwd|secret|token)\w*\s*=\s*)('[^']*'|[^\s&#]*)`)
 )
 
@@ -277,6 +278,10 @@ const redacted = "xxxxx"
 // hide too much: url.Parse reads postgres://u:1/2@h as a host and a path, and
 // would show the password.
 func redact(s string) string {
-	s = urlPassword.ReplaceAllString(s, "${1}:"+redacted+"@")
+	if strings.Contains(s, "://") {
+		s = urlPassword.ReplaceAllString(s, "${1}:"+redacted+"@")
+	} else {
+		s = plainPassword.ReplaceAllString(s, "${1}:"+redacted+"@")
+	}
 	return namedPassword.ReplaceAllString(s, "${1}"+redacted)
 }
