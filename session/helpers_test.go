@@ -556,3 +556,13 @@ func (st *spyStore) Check(ctx context.Context, now time.Time, ids []session.ID) 
 
 // plainStore hides the optional interfaces of a store.
 type plainStore struct{ session.Store }
+
+// countLines returns how many lines of text hold part.
+func countLines(text, part string) (n int) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
+}

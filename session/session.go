@@ -34,6 +34,8 @@ type Session struct {
 	used    bool       // the response depends on the session
 	raise   bool       // the cookie of a first visit came back
 	came    bool       // the new token came back after a renewal
+
+	call callContext // of the commit, or of the first of several
 }
 
 // A pending is what a request changed and did not commit yet.
@@ -50,10 +52,10 @@ type pending struct {
 	bad       *ValueError
 	events    []Event
 	change    Change // what is sent to the store
-	call      callContext
-	firstOp   [1]Op // most requests need no more
-	idle      bool  // there was nothing to commit
-	discarded bool  // that changes came after the request's end was logged
+	firstOp   [1]Op  // most requests need no more
+	idle      bool   // there was nothing to commit
+	again     bool   // a call of the store was made more than once
+	discarded bool   // that changes came after the request's end was logged
 }
 
 // From returns the session of r. It panics outside [Manager.Handler] and
@@ -118,8 +120,15 @@ func (s *Session) Info() Info {
 // not know who asks, rather than that nobody is signed in.
 func (s *Session) Err() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.used = true
+	s.mu.Unlock()
+	return s.failed()
+}
+
+// failed is Err for those whose answer does not depend on the session.
+func (s *Session) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.late {
 		return nil
 	}
@@ -140,11 +149,11 @@ func (s *Session) SignIn(user string) {
 	}
 	s.edit("SignIn", func(p *pending) {
 		switch {
-		case p.user != "" && p.user != user:
-			p.clearOps() // what an earlier SignIn of this request brought is that user's
-		case p.user == "" && s.rec != nil && s.rec.User != "" && s.rec.User != user:
+		case s.rec != nil && s.rec.User != "" && s.rec.User != user:
 			p.endFirst(s.rec, "replaced")
 			s.rec = nil
+		case p.user != "" && p.user != user:
+			p.clearOps() // what an earlier SignIn of this request brought is that user's
 		case p.user == "" && s.user() != user:
 			p.ops = slices.DeleteFunc(p.ops, func(op Op) bool {
 				return op.Kind != OpClear && !underAny(op.Key, s.m.cfg.KeepOnSignIn)
@@ -213,10 +222,24 @@ func (s *Session) edit(what string, f func(p *pending)) {
 
 func (s *Session) pend() *pending {
 	if s.p == nil {
-		s.p = &pending{}
+		s.p = pendings.Get().(*pending)
 		s.p.ops = s.p.firstOp[:0]
 	}
 	return s.p
+}
+
+// pendings saves the largest allocation of a request that writes.
+var pendings = sync.Pool{New: func() any { return new(pending) }}
+
+// settled drops what is pending. It goes back to the pool only if every call of
+// the store succeeded the first time: a store that gave up on one may still be
+// reading the change.
+func (s *Session) settled(err error) {
+	if p := s.p; p != nil && err == nil && !p.again && !s.late {
+		*p = pending{}
+		pendings.Put(p)
+	}
+	s.p = nil
 }
 
 func (s *Session) id() ID {
@@ -244,6 +267,7 @@ func (s *Session) value(key string) json.RawMessage {
 		case op.Kind == OpClear && under(key, op.Key):
 			raw = nil
 		case op.Kind == OpClear || op.Key != key:
+		case op.If == OrSkip && !equalRaw(raw, op.Old): // popped, but by now it has a successor
 		case op.Kind == OpSet:
 			raw = op.Value
 		case op.Kind == OpDelete:
