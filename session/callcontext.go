@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,25 +12,25 @@ import (
 type callContext struct {
 	parent   context.Context
 	deadline time.Time
-	detached bool // from the parent's end: a commit outlives a client that left
+	detached bool                        // from the parent's end: a commit outlives a client that left
+	again    *bool                       // set when a call is made once more
+	made     atomic.Pointer[madeContext] // from parent and deadline, once asked for
+}
 
-	mu   sync.Mutex
-	ctx  context.Context // what parent and deadline make together, once asked for
+type madeContext struct {
+	context.Context
 	stop context.CancelFunc
 }
 
 var _ context.Context = (*callContext)(nil)
 
-func (c *callContext) Deadline() (time.Time, bool) { return c.made().Deadline() }
-func (c *callContext) Done() <-chan struct{}       { return c.made().Done() }
+func (c *callContext) Deadline() (time.Time, bool) { return c.make().Deadline() }
+func (c *callContext) Done() <-chan struct{}       { return c.make().Done() }
 
 func (c *callContext) Err() error {
-	c.mu.Lock()
-	ctx := c.ctx
-	c.mu.Unlock()
-	switch {
-	case ctx != nil:
-		return ctx.Err()
+	switch made := c.made.Load(); {
+	case made != nil:
+		return made.Err()
 	case c.detached:
 		return nil
 	}
@@ -38,33 +38,31 @@ func (c *callContext) Err() error {
 }
 
 func (c *callContext) Value(key any) any {
-	c.mu.Lock()
-	ctx := c.ctx
-	c.mu.Unlock()
-	if ctx != nil { // so that contexts derived from c hang on it and need no goroutine
-		return ctx.Value(key)
+	if made := c.made.Load(); made != nil { // contexts derived from c hang on it and need no goroutine
+		return made.Value(key)
 	}
 	return c.parent.Value(key)
 }
 
-func (c *callContext) made() context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ctx == nil {
-		parent := c.parent
-		if c.detached {
-			parent = context.WithoutCancel(parent)
-		}
-		c.ctx, c.stop = context.WithDeadline(parent, c.deadline)
+func (c *callContext) make() *madeContext {
+	if made := c.made.Load(); made != nil {
+		return made
 	}
-	return c.ctx
+	parent := c.parent
+	if c.detached {
+		parent = context.WithoutCancel(parent)
+	}
+	ctx, stop := context.WithDeadline(parent, c.deadline)
+	if made := (&madeContext{ctx, stop}); c.made.CompareAndSwap(nil, made) {
+		return made
+	}
+	stop()
+	return c.made.Load()
 }
 
 // done releases what was made. The context is not used again.
 func (c *callContext) done() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stop != nil {
-		c.stop()
+	if made := c.made.Load(); made != nil {
+		made.stop()
 	}
 }

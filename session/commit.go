@@ -28,7 +28,7 @@ func (s *Session) send(ctx context.Context, op *Op) error {
 	events := p.events
 	p.events = nil
 	if !errors.Is(err, ErrConflict) {
-		s.p = nil
+		s.settled(err)
 	}
 	s.mu.Unlock()
 	s.m.emit(ctx, events...)
@@ -52,7 +52,7 @@ func (s *Session) settle() (cookie string, used bool, err error) {
 			err = nil
 		}
 		events = p.events
-		s.p = nil
+		s.settled(err)
 	}
 	if err == nil && s.rec != nil {
 		s.seen()
@@ -76,7 +76,7 @@ func (s *Session) finish() {
 			err = nil
 		}
 		events = p.events
-		s.p = nil
+		s.settled(err)
 	}
 	s.over = true
 	s.mu.Unlock()
@@ -123,7 +123,7 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 	if lost && p.end == nil && len(ops) == 0 {
 		return ErrAnswered
 	}
-	ctx := s.m.callFor(&p.call, parent, detached)
+	ctx := s.callFor(parent, detached)
 	defer ctx.done()
 	now := s.m.now()
 	if p.end != nil {
@@ -137,7 +137,7 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 		err = s.signIn(ctx, now, ops)
 	case s.late:
 		if len(ops) > 0 || p.renew {
-			p.events = append(p.events, Event{Kind: EventLate, Err: s.err})
+			p.events = append(p.events, Event{Kind: EventLate, Info: s.was.Info, Err: s.err})
 		}
 		err = s.err
 	case s.rec == nil:
@@ -163,8 +163,8 @@ func (s *Session) lateError() error {
 // with it, a renewal, the first value of a new session.
 func (p *pending) loseToken(s *Session, ops *[]Op) (lost bool) {
 	if p.user != "" {
-		if p.reason == "replaced" {
-			p.end = nil
+		if p.end != nil && p.reason == "replaced" {
+			s.rec, p.end = p.end, nil
 		}
 		p.user, p.renew, *ops = "", false, nil
 		return true
@@ -181,7 +181,7 @@ func (p *pending) loseToken(s *Session, ops *[]Op) (lost bool) {
 // end ends the session that a sign-out, or a sign-in as somebody else, leaves. One
 // that had ended already makes the request late: the browser may hold a newer
 // cookie by now, so this answer must not clear it.
-func (s *Session) end(ctx context.Context, now time.Time) error {
+func (s *Session) end(ctx *callContext, now time.Time) error {
 	p := s.p
 	rec, reason := p.end, p.reason
 	p.end = nil
@@ -191,7 +191,7 @@ func (s *Session) end(ctx context.Context, now time.Time) error {
 		s.late, s.err = false, nil
 		s.cookie = s.m.cookie.clear()
 	case errors.Is(err, ErrNotFound):
-		s.late, s.err, s.cookie = true, ErrEnded, ""
+		s.late, s.err, s.was, s.cookie = true, ErrEnded, rec, ""
 	default:
 		return fmt.Errorf("session: sign out: %w", err)
 	}
@@ -200,7 +200,7 @@ func (s *Session) end(ctx context.Context, now time.Time) error {
 
 // signIn makes the pending user the user of the session, or, if that ended or
 // somebody signed in meanwhile, of a new one.
-func (s *Session) signIn(ctx context.Context, now time.Time, ops []Op) error {
+func (s *Session) signIn(ctx *callContext, now time.Time, ops []Op) error {
 	p := s.p
 	in := &SignIn{User: p.user, At: p.at, Remember: p.remember, Keep: s.m.cfg.KeepOnSignIn}
 	if s.rec != nil {
@@ -234,7 +234,7 @@ func (s *Session) signIn(ctx context.Context, now time.Time, ops []Op) error {
 }
 
 // create stores a new session, if there is anything to store.
-func (s *Session) create(ctx context.Context, now time.Time, ops []Op, in *SignIn) error {
+func (s *Session) create(ctx *callContext, now time.Time, ops []Op, in *SignIn) error {
 	p := s.p
 	c := Change{Ops: ops, MaxBytes: s.m.cfg.MaxBytes}
 	values, err := c.applyValues(&Record{})
@@ -264,7 +264,7 @@ func (s *Session) create(ctx context.Context, now time.Time, ops []Op, in *SignI
 }
 
 // update sends ops, and a renewal if one is pending, to the stored session.
-func (s *Session) update(ctx context.Context, now time.Time, ops []Op) error {
+func (s *Session) update(ctx *callContext, now time.Time, ops []Op) error {
 	p := s.p
 	// A former token cannot renew, and while the one before still works nobody can.
 	renew := p.renew && s.secret.equal(&s.rec.Secret) && !now.Before(s.rec.OldUntil)
@@ -295,6 +295,14 @@ func (s *Session) update(ctx context.Context, now time.Time, ops []Op) error {
 		return s.fallLate(ErrStale)
 	}
 	return fmt.Errorf("session: commit: %w", err)
+}
+
+// callFor returns the context of the next calls of the store.
+func (s *Session) callFor(parent context.Context, detached bool) *callContext {
+	p := s.p
+	ctx := s.m.callFor(&s.call, parent, detached)
+	ctx.again = &p.again
+	return ctx
 }
 
 // change returns the Change that carries ops and what the store should learn on
@@ -334,7 +342,7 @@ func (s *Session) adopt(rec *Record, secret Hash, token string, now time.Time) {
 // sets no cookie, for the browser may hold a newer one by now.
 func (s *Session) fallLate(why error) error {
 	s.p.events = append(s.p.events, Event{Kind: EventLate, Info: s.rec.Info, Err: why})
-	s.rec, s.late, s.err, s.cookie = nil, true, why, ""
+	s.rec, s.was, s.late, s.err, s.cookie = nil, s.rec, true, why, ""
 	return why
 }
 
@@ -343,7 +351,7 @@ func (s *Session) refresh(parent context.Context) error {
 	if s.rec == nil {
 		return nil
 	}
-	ctx := s.m.callFor(&s.p.call, parent, false)
+	ctx := s.callFor(parent, false)
 	defer ctx.done()
 	rec, err := s.m.load(ctx, s.rec.ID)
 	switch {
@@ -380,9 +388,8 @@ func (s *Session) seen() {
 	if !s.came && !s.raise && lag < rec.Idle/2 && m.touches.queue(touch) {
 		return
 	}
-	p := s.pend()
-	defer func() { s.p = nil }()
-	ctx := m.callFor(&p.call, s.r.Context(), true)
+	s.pend()
+	ctx := s.callFor(s.r.Context(), true)
 	defer ctx.done()
 	var err error
 	if s.came || s.raise {
@@ -394,6 +401,7 @@ func (s *Session) seen() {
 	} else {
 		err = m.touch(ctx, []Touch{touch})
 	}
+	s.settled(err)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrStale) {
 		m.claims.release(key)
 		m.cfg.Logger.WarnContext(s.r.Context(), "session: the time of the visit was not written; the next request tries again", "id", rec.ID, "err", err)

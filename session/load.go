@@ -55,7 +55,7 @@ func (s *Session) judge(r *http.Request, rec *Record, secret Hash, now time.Time
 	former := rec.OldSecret != Hash{} && rec.OldSecret.equal(&secret)
 	switch {
 	case rec.Ended() && now.Before(rec.Expires.Add(lateFor)):
-		s.late, s.err = true, ErrEnded
+		s.late, s.err, s.was = true, ErrEnded, rec
 	case rec.Ended():
 		m.reject(r, rec.ID, "ended")
 	case !rec.Live(now):
@@ -68,7 +68,7 @@ func (s *Session) judge(r *http.Request, rec *Record, secret Hash, now time.Time
 		s.rec, s.secret = rec, secret
 		s.raise = rec.User == "" && rec.Idle < m.cfg.VisitorIdleTimeout
 	case !rec.SignedIn.IsZero() && now.Before(rec.SignedIn.Add(lateFor)):
-		s.late, s.err = true, ErrStale
+		s.late, s.err, s.was = true, ErrStale, rec
 	case former:
 		m.emit(r.Context(), Event{Kind: EventReused, Info: rec.Info})
 	default:
@@ -90,7 +90,7 @@ func (m *Manager) callFor(own *callContext, parent context.Context, detached boo
 }
 
 // load repeats an unknown outcome: reading twice is reading once.
-func (m *Manager) load(ctx context.Context, id ID) (*Record, error) {
+func (m *Manager) load(ctx *callContext, id ID) (*Record, error) {
 	for try := 0; ; try++ {
 		rec, err := m.store.Load(ctx, id)
 		if errors.Is(err, ErrUnknown) && wait(ctx, try) {
@@ -107,7 +107,7 @@ func (m *Manager) load(ctx context.Context, id ID) (*Record, error) {
 
 // create repeats an unknown outcome: if the ID is taken then, it is by us if the
 // secret is ours.
-func (m *Manager) create(ctx context.Context, rec *Record) error {
+func (m *Manager) create(ctx *callContext, rec *Record) error {
 	for try := 0; ; try++ {
 		err := m.store.Create(ctx, rec)
 		switch {
@@ -123,7 +123,7 @@ func (m *Manager) create(ctx context.Context, rec *Record) error {
 }
 
 // update repeats an unknown outcome if doing c twice is the same as once.
-func (m *Manager) update(ctx context.Context, base *Record, c *Change) (*Record, error) {
+func (m *Manager) update(ctx *callContext, base *Record, c *Change) (*Record, error) {
 	for try := 0; ; try++ {
 		rec, err := m.store.Update(ctx, base, c)
 		if errors.Is(err, ErrUnknown) && c.repeatable() && wait(ctx, try) {
@@ -144,7 +144,7 @@ func (c *Change) repeatable() bool {
 
 // signIn repeats an unknown outcome whatever c holds: it moves Auth, so that it
 // can be applied once at most. If it was, the secret is ours.
-func (m *Manager) signIn(ctx context.Context, base *Record, c *Change) (*Record, error) {
+func (m *Manager) signIn(ctx *callContext, base *Record, c *Change) (*Record, error) {
 	for try := 0; ; try++ {
 		rec, err := m.store.Update(ctx, base, c)
 		switch {
@@ -160,7 +160,7 @@ func (m *Manager) signIn(ctx context.Context, base *Record, c *Change) (*Record,
 }
 
 // end ends the session of rec. ErrNotFound says that it had ended before.
-func (m *Manager) end(ctx context.Context, rec *Record, now time.Time) error {
+func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 	for try := 0; ; try++ {
 		_, err := m.store.Update(ctx, rec, &Change{Now: now, End: true})
 		if errors.Is(err, ErrUnknown) && wait(ctx, try) {
@@ -174,7 +174,7 @@ func (m *Manager) end(ctx context.Context, rec *Record, now time.Time) error {
 }
 
 // touch writes seen-times. Doing it twice is the same as once.
-func (m *Manager) touch(ctx context.Context, touches []Touch) error {
+func (m *Manager) touch(ctx *callContext, touches []Touch) error {
 	if m.toucher != nil {
 		return m.toucher.Touch(ctx, touches)
 	}
@@ -194,8 +194,11 @@ func (m *Manager) touch(ctx context.Context, touches []Touch) error {
 
 // wait pauses before an unknown outcome is tried again and reports whether it is
 // to be: three tries in all, and none beyond ctx.
-func wait(ctx context.Context, try int) bool {
+func wait(ctx *callContext, try int) bool {
 	pauses := [...]time.Duration{5 * time.Millisecond, 50 * time.Millisecond}
+	if ctx.again != nil {
+		*ctx.again = true
+	}
 	if try >= len(pauses) || ctx.Err() != nil {
 		return false
 	}

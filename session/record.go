@@ -144,14 +144,11 @@ type Renew struct {
 // An Op changes one key, or with OpClear all keys under a prefix.
 type Op struct {
 	Kind  OpKind
+	If    Condition // what the value must be: Old
 	Key   string
 	Value json.RawMessage // of OpSet
 	Delta int64           // of OpAdd
-
-	// If makes the change conditional on the value being Old, as the store last
-	// returned it; a nil Old means that there is none.
-	If  Condition
-	Old json.RawMessage
+	Old   json.RawMessage // as the store last returned it; nil if there was none
 }
 
 // A Condition says what happens to an [Op] whose key holds another value.
@@ -257,7 +254,15 @@ func (c *Change) applyValues(rec *Record) (Values, error) {
 		return values, nil
 	}
 	if !own {
-		values = append(make(Values, 0, len(values)+len(c.Ops)), values...)
+		n := len(values)
+		for i := range c.Ops {
+			if op := &c.Ops[i]; op.Kind == OpSet || op.Kind == OpAdd {
+				if _, ok := values.find(op.Key); !ok {
+					n++
+				}
+			}
+		}
+		values = append(make(Values, 0, n), values...)
 	}
 	for i := range c.Ops {
 		var err error

@@ -26,7 +26,7 @@ func (m *Manager) Optional(next http.Handler) http.Handler { return m.handler(ne
 func (m *Manager) handler(next http.Handler, optional bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s, ok := FromContext(r.Context()); ok && s.m == m {
-			if err := s.Err(); err != nil && !optional {
+			if err := s.failed(); err != nil && !optional {
 				m.cfg.OnError(w, r, err)
 				return
 			}
@@ -88,6 +88,7 @@ type response struct {
 	http.ResponseWriter
 	s     *Session
 	entry http.Header // as it was when the request came; nil if empty
+	vary  [1]string   // of the header, so that it costs no allocation of its own
 	begun bool
 	err   error // of the commit; OnError has answered and the handler's bytes are dropped
 }
@@ -128,7 +129,7 @@ func (w *response) first() error {
 		}
 	}
 	if used {
-		varyCookie(h)
+		w.varyCookie(h)
 	}
 	if cookie != "" {
 		setCookie(h, cookie)
@@ -148,7 +149,7 @@ func setCookie(h http.Header, line string) {
 }
 
 // varyCookie says that the response depends on the cookie.
-func varyCookie(h http.Header) {
+func (w *response) varyCookie(h http.Header) {
 	for _, line := range h["Vary"] {
 		for field := range strings.SplitSeq(line, ",") {
 			if f := strings.TrimSpace(field); f == "*" || strings.EqualFold(f, "Cookie") {
@@ -156,7 +157,12 @@ func varyCookie(h http.Header) {
 			}
 		}
 	}
-	h["Vary"] = append(h["Vary"], "Cookie")
+	if len(h["Vary"]) > 0 {
+		h["Vary"] = append(h["Vary"], "Cookie")
+		return
+	}
+	w.vary[0] = "Cookie"
+	h["Vary"] = w.vary[:]
 }
 
 // WriteHeader commits before the final status. 101 is final, other 1xx are not.

@@ -24,6 +24,7 @@ type Session struct {
 
 	mu      sync.Mutex // guards what follows
 	rec     *Record    // as the store last returned it; nil if there is none
+	was     *Record    // that of a late session, for the log
 	p       *pending   // what the request changed and did not commit yet
 	err     error      // why a late session is empty, or the store's error
 	secret  Hash       // of the token the request came with, or was given since
