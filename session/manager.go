@@ -240,7 +240,9 @@ const maxBadKeys = 1000
 func (m *Manager) undecodable(ctx context.Context, key string, err error) {
 	m.mu.Lock()
 	known := m.bad[key] || len(m.bad) >= maxBadKeys
-	m.bad[key] = m.bad[key] || !known
+	if !known {
+		m.bad[key] = true
+	}
 	m.mu.Unlock()
 	if !known {
 		m.cfg.Logger.WarnContext(ctx, "session: a value cannot be decoded and counts as absent; a key whose type changed needs a new name", "key", key, "err", err)
