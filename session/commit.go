@@ -35,10 +35,10 @@ func (s *Session) send(ctx context.Context, op *Op) error {
 	return err
 }
 
-func (s *Session) discard() {
+func (s *Session) discard(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.p = nil
+	s.settled(err)
 }
 
 // settle commits before the first byte of the response. It returns the
@@ -184,13 +184,14 @@ func (p *pending) loseToken(s *Session, ops *[]Op) (lost bool) {
 func (s *Session) end(ctx *callContext, now time.Time) error {
 	p := s.p
 	rec, reason := p.end, p.reason
-	p.end = nil
 	switch err := s.m.end(ctx, rec, now); {
 	case err == nil:
+		p.end = nil
 		p.events = append(p.events, Event{Kind: EventEnded, Info: rec.Info, Reason: reason})
 		s.late, s.err = false, nil
 		s.cookie = s.m.cookie.clear()
 	case errors.Is(err, ErrNotFound):
+		p.end = nil
 		s.late, s.err, s.was, s.cookie = true, ErrEnded, rec, ""
 	default:
 		return fmt.Errorf("session: sign out: %w", err)

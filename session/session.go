@@ -234,8 +234,12 @@ var pendings = sync.Pool{New: func() any { return new(pending) }}
 
 // settled drops what is pending. It goes back to the pool only if every call of
 // the store succeeded the first time: a store that gave up on one may still be
-// reading the change.
+// reading the change. A session that was to end and did not is the request's
+// again: it must not read as signed out.
 func (s *Session) settled(err error) {
+	if s.p != nil && s.p.end != nil {
+		s.rec = s.p.end
+	}
 	if p := s.p; p != nil && err == nil && !p.again && !s.late {
 		*p = pending{}
 		pendings.Put(p)
@@ -445,7 +449,7 @@ func (s *Session) exchange(ctx context.Context, key string, f func(old json.RawM
 			return err
 		}
 		if err := ctx.Err(); err != nil {
-			s.discard()
+			s.discard(err)
 			return fmt.Errorf("session: update of %s: %w", key, err)
 		}
 	}
