@@ -30,6 +30,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -220,21 +221,12 @@ type owner struct {
 }
 
 func newRunning(a *App, ctx context.Context) *running {
-	r := &running{
+	return &running{
 		app: a,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
 		health: newHealth(a.log),
 		failed: make(chan error, 1),
 	}
-	for _, mux := range []*http.ServeMux{r.mux, r.ops} {
-		for _, path := range []string{livePath, readyPath} {
-			for _, pattern := range []string{path, "GET " + path} {
-				mux.Handle(pattern, r.health)
-				r.owners = append(r.owners, owner{mux, pattern, serverTable})
-			}
-		}
-	}
-	return r
 }
 
 func (r *running) setUp(ctx context.Context, m *Module) error {
@@ -292,22 +284,21 @@ func (r *running) stop(ctx context.Context) error {
 // claim registers a route and turns what net/http panics with into an error that
 // names both modules.
 func (r *running) claim(mux *http.ServeMux, module, pattern string, h http.Handler) error {
+	if i := strings.IndexByte(pattern, '/'); i >= 0 && ownPath(pattern[i:]) {
+		return fmt.Errorf("its pattern %q is a route of the app itself", pattern)
+	}
 	err := register(mux, pattern, h)
 	if err == nil {
 		r.owners = append(r.owners, owner{mux, pattern, module})
 		return nil
 	}
+	if register(http.NewServeMux(), pattern, h) != nil {
+		return err // it is none, by itself
+	}
 	for _, o := range r.owners {
-		if o.mux != mux || register(http.NewServeMux(), pattern, h) != nil {
-			continue
-		}
 		pair := http.NewServeMux()
-		if register(pair, o.pattern, h) == nil && register(pair, pattern, h) != nil {
-			by := "module " + o.module
-			if o.module == serverTable {
-				by = "the app itself"
-			}
-			return fmt.Errorf("its pattern %q conflicts with %q of %s", pattern, o.pattern, by)
+		if o.mux == mux && register(pair, o.pattern, h) == nil && register(pair, pattern, h) != nil {
+			return fmt.Errorf("its pattern %q conflicts with %q of module %s", pattern, o.pattern, o.module)
 		}
 	}
 	return err

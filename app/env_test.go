@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,7 +130,10 @@ func TestStartErrors(t *testing.T) {
 			[]string{`"/{name}/y" conflicts with "/x/{id}" of module one`}},
 		{"the app's own routes are taken",
 			[]*app.Module{routing("one", nil, "GET /livez")},
-			[]string{`"GET /livez" conflicts`, "the app itself"}},
+			[]string{`module one: its pattern "GET /livez" is a route of the app itself`}},
+		{"for every method and host",
+			[]*app.Module{routing("one", nil, "example.com/readyz")},
+			[]string{`module one: its pattern "example.com/readyz" is a route of the app itself`}},
 		{"a pattern that is none is an error",
 			[]*app.Module{routing("one", nil, "GET x y")},
 			[]string{"module one: pattern"}},
@@ -297,9 +301,9 @@ func TestHealth(t *testing.T) {
 
 	t.Run("all who ask during a round share it, and a check that hangs is a failure and never runs twice", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			asked := 0
+			var asked atomic.Int32
 			free := make(chan struct{})
-			h := handler(t, checking("database", func(context.Context) error { asked++; <-free; return nil }))
+			h := handler(t, checking("database", func(context.Context) error { asked.Add(1); <-free; return nil }))
 			began := time.Now()
 			for range 3 {
 				answers := make(chan *httptest.ResponseRecorder)
@@ -313,8 +317,8 @@ func TestHealth(t *testing.T) {
 				}
 				<-time.After(time.Second)
 			}
-			if asked != 1 {
-				t.Errorf("asked %d times, want 1", asked)
+			if n := asked.Load(); n != 1 {
+				t.Errorf("asked %d times, want 1", n)
 			}
 			if took := time.Since(began); took > 6*time.Second {
 				t.Errorf("three rounds took %v", took)

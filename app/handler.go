@@ -19,15 +19,7 @@ const MaxBody = 10 << 20
 // handler returns what the app serves: its own two routes and those of the
 // modules, with recovery and the limit of bodies around all.
 func (r *running) handler() http.Handler {
-	routes := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		// A module's pattern with a host would win in the mux.
-		if req.URL.Path == livePath || req.URL.Path == readyPath {
-			r.health.ServeHTTP(w, req)
-			return
-		}
-		r.mux.ServeHTTP(w, req)
-	})
-	inner := recoverer(r.app.log, routes)
+	inner := recoverer(r.app.log, r.health.before(r.mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.inflight.enter()
 		defer r.inflight.leave()

@@ -52,6 +52,21 @@ func (h *health) drain() {
 	h.mu.Unlock()
 }
 
+// ownPath says whether the app itself serves path.
+func ownPath(path string) bool { return path == livePath || path == readyPath }
+
+// before answers the app's own paths and leaves the others to next. In the mux of
+// the modules a pattern with a host would win over them.
+func (h *health) before(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ownPath(r.URL.Path) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {

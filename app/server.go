@@ -32,8 +32,8 @@ type ServerConfig struct {
 	TLSCert string `toml:"tls_cert" flag:"tls-cert" help:"file with the TLS certificate chain"`
 	TLSKey  string `toml:"tls_key" flag:"tls-key" help:"file with its private key"`
 
-	// Insecure allows plain HTTP where it can be read on its way, and the cookie
-	// over it. For development.
+	// Insecure allows plain HTTP where others can read it on its way. For
+	// development. Defaults to false.
 	Insecure bool `toml:"insecure" flag:"insecure" help:"allow plain HTTP from everywhere, for development"`
 
 	// TrustedProxies are the address ranges of proxies in front of the app,
@@ -219,7 +219,7 @@ func (a *App) serve(ctx context.Context, handler http.Handler, cert *tls.Config)
 	defer main.Close()
 	if ops != nil {
 		// Operators see /readyz say no for as long as the draining takes.
-		second := newServer(base, a.log, recoverer(a.log, r.ops))
+		second := newServer(base, a.log, recoverer(a.log, r.health.before(r.ops)))
 		go func() { failed <- second.Serve(ops) }()
 		defer second.Close()
 		a.log.Info("crumb: listening for operators on http://" + ops.Addr().String())
@@ -291,7 +291,8 @@ func listen(flag, addr string) (net.Listener, error) {
 }
 
 // Addr waits until Run listens and returns the address, with the port that was
-// chosen if the setting says 0. It returns "" if ctx is done or Run has ended.
+// chosen if the setting says 0. It returns "" if ctx is done, or if Run ended
+// without having listened.
 func (a *App) Addr(ctx context.Context) string { return a.addr.get(ctx) }
 
 // OpsAddr is Addr for the listener of operators.
