@@ -270,6 +270,7 @@ func (s *Session) update(ctx *callContext, now time.Time, ops []Op) error {
 	// A former token cannot renew, and while the one before still works nobody can.
 	renew := p.renew && s.secret.equal(&s.rec.Secret) && !now.Before(s.rec.OldUntil)
 	if !renew && len(ops) == 0 {
+		p.idle = true
 		return nil
 	}
 	c := s.change(now, ops)
