@@ -128,7 +128,7 @@ func (cfg Config) WithDefaults() (Config, error) {
 	def(&cfg.StoreTimeout, 5*time.Second)
 	def(&cfg.SweepInterval, 5*time.Minute)
 	shortest := min(cfg.IdleTimeout, cfg.RememberIdleTimeout, cfg.VisitorIdleTimeout, cfg.FirstVisit)
-	def(&cfg.TouchInterval, min(time.Minute, shortest/4))
+	def(&cfg.TouchInterval, min(time.Minute, shortest/4).Truncate(time.Microsecond))
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 64 << 10
 	}
@@ -175,14 +175,14 @@ func (cfg *Config) check(shortest time.Duration) error {
 		name string
 		d    time.Duration
 	}{
-		{"FirstVisit", cfg.FirstVisit}, {"IdleTimeout", cfg.IdleTimeout}, {"Lifetime", cfg.Lifetime},
+		{"IdleTimeout", cfg.IdleTimeout}, {"Lifetime", cfg.Lifetime},
 		{"RememberIdleTimeout", cfg.RememberIdleTimeout}, {"RememberLifetime", cfg.RememberLifetime},
 		{"VisitorIdleTimeout", cfg.VisitorIdleTimeout}, {"VisitorLifetime", cfg.VisitorLifetime},
-		{"RenewGrace", cfg.RenewGrace}, {"StoreTimeout", cfg.StoreTimeout},
+		{"FirstVisit", cfg.FirstVisit}, {"RenewGrace", cfg.RenewGrace}, {"StoreTimeout", cfg.StoreTimeout},
 		{"SweepInterval", cfg.SweepInterval}, {"TouchInterval", cfg.TouchInterval},
 	} {
-		if d.d <= 0 || d.d > maxAge {
-			return fmt.Errorf("%s is %v; it must be more than 0 and at most 400 days (%v)", d.name, d.d, maxAge)
+		if d.d <= 0 || d.d > maxAge || d.d%time.Microsecond != 0 {
+			return fmt.Errorf("%s is %v; it must be whole microseconds, more than 0 and at most 400 days (%v)", d.name, d.d, maxAge)
 		}
 	}
 	for _, p := range []struct {
