@@ -159,12 +159,18 @@ func (m *Manager) signIn(ctx *callContext, base *Record, c *Change) (*Record, er
 	}
 }
 
-// end ends the session of rec. ErrNotFound says that it had ended before.
+// end ends the session of rec. ErrNotFound says that it had ended before. After
+// an unknown outcome the end is ours if it bears our time.
 func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 	for try := 0; ; try++ {
 		_, err := m.store.Update(ctx, rec, &Change{Now: now, End: true})
 		if errors.Is(err, ErrUnknown) && wait(ctx, try) {
 			continue
+		}
+		if errors.Is(err, ErrNotFound) && try > 0 {
+			if got, lerr := m.load(ctx, rec.ID); lerr == nil && got.Ended() && got.Expires.Equal(now) {
+				err = nil
+			}
 		}
 		if err == nil || errors.Is(err, ErrNotFound) {
 			m.streams.ended(rec.ID)
