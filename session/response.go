@@ -109,7 +109,12 @@ func (w *response) serve(next http.Handler, r *http.Request) {
 	}()
 	next.ServeHTTP(w, r)
 	panicked = false
-	_ = w.first() // a handler that wrote nothing: the implicit 200, HEAD
+	// A handler that wrote nothing: the implicit 200, HEAD. Once a commit failed
+	// nothing of the request is kept, lest one half of it be.
+	if w.first() != nil {
+		w.s.abandon()
+		return
+	}
 	w.s.finish()
 }
 
