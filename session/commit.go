@@ -111,7 +111,7 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 	case p.bad != nil:
 		return p.bad
 	case s.err != nil && !s.late: // Optional let the request pass
-		if changes || !detached {
+		if changes || p.blind || !detached {
 			return s.err
 		}
 		return nil

@@ -57,6 +57,7 @@ type pending struct {
 	idle      bool   // there was nothing to commit
 	again     bool   // a call of the store was made more than once
 	discarded bool   // that changes came after the request's end was logged
+	blind     bool   // a change to a session that could not be loaded
 }
 
 // From returns the session of r. It panics outside [Manager.Handler] and
@@ -218,6 +219,8 @@ func (s *Session) edit(what string, f func(p *pending)) {
 		}
 		return
 	}
+	// A Delete or SignOut finds nothing there, and must not claim success.
+	p.blind = p.blind || s.err != nil && !s.late
 	f(p)
 }
 
