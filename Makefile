@@ -1,0 +1,52 @@
+# make test   all tests; needs Go and make only
+# make check  what CI runs: fmt, vet, staticcheck, vuln and test
+# make api    write api.txt anew after a change of the public surface
+# make docs   write the tables in docs that come from the code anew
+# make fuzz   each fuzz test for FUZZTIME
+# make bench  the benchmarks
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME = 20s
+
+.PHONY: test check fmt vet staticcheck vuln api docs fuzz bench
+
+# The race detector needs a C compiler.
+test:
+	@if command -v $$(go env CC) >/dev/null && [ "$$(go env CGO_ENABLED)" = 1 ]; then \
+		echo 'go test -race ./...'; go test -race ./...; \
+	else \
+		echo 'No C compiler found: the tests run without the race detector.'; \
+		echo 'go test ./...'; go test ./...; \
+	fi
+
+check: fmt vet staticcheck vuln test
+
+fmt:
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "gofmt -w these: $$files"; exit 1; fi
+
+vet:
+	go vet ./...
+	go mod verify
+	go mod tidy -diff
+
+staticcheck:
+	go run $(STATICCHECK) ./...
+
+vuln:
+	@.ci/vuln
+
+api:
+	go test ./internal/apitxt -update
+
+docs:
+	go test ./internal/house -update
+
+fuzz:
+	@go list ./... | while read -r pkg; do \
+		go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r name; do \
+			echo "$$pkg $$name"; go test "$$pkg" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done || exit 1; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
