@@ -60,11 +60,12 @@ func newWriter(ctx context.Context, c *zs.Conn, sql *sqlText) (*writer, error) {
 			exec(c, "PRAGMA synchronous = normal"),
 			// The checkpointer does that, off the path of the commits.
 			exec(c, "PRAGMA wal_autocheckpoint = 0"),
+			exec(c, "PRAGMA journal_size_limit = 67108864"),
 			prepare(c, "BEGIN IMMEDIATE", &w.begin),
 			prepare(c, "COMMIT", &w.commit),
 			prepare(c, "ROLLBACK", &w.rollback),
 			prepare(c, "PRAGMA data_version", &w.dataVersion),
-			prepare(c, "PRAGMA wal_checkpoint(PASSIVE)", &w.checkpoint),
+			prepare(c, "PRAGMA wal_checkpoint(FULL)", &w.checkpoint),
 			prepare(c, sql.load, &w.load),
 			prepare(c, sql.insert, &w.insert),
 			prepare(c, sql.update, &w.update),
@@ -182,7 +183,7 @@ func (w *writer) lock() error {
 			if closing.IsZero() {
 				closing = time.Now()
 			} else if time.Since(closing) > closePatience {
-				return fmt.Errorf("the store was closed while another process held the database locked: %w", err)
+				return fmt.Errorf("the store was closed while another process held the database locked: %w", plain(err))
 			}
 		}
 		w.others.met()
