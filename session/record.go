@@ -44,7 +44,7 @@ type Record struct {
 	Idle      time.Duration // Expires = min(Absolute, Seen + Idle); zero once ended
 	Absolute  time.Time
 	Values    Values
-	Version   int64 // moves with every Update and Touch, for stores to compare
+	Version   int64 // one more with every Update, and Touch that changed it, for stores to compare
 }
 
 // Ended reports whether somebody ended the session: a sign-out, a revocation, a
@@ -173,9 +173,9 @@ const (
 // Apply returns rec changed by c, or an error: [ErrNotFound] if rec ended, or
 // expired by c.Now; [ErrStale] if c.Auth is not its Auth; [ErrConflict] if a
 // condition fails; a [*ValueError] if a sum overflows or the values grow too
-// big. Beside ErrStale and ErrConflict it returns rec. rec stays as it is. Apply
-// is the definition of [Store.Update]: a store runs it under a lock or in a
-// transaction, or does the same in its own language.
+// big. Beside an error other than ErrNotFound it returns rec. rec stays as it
+// is. Apply is the definition of [Store.Update]: a store runs it under a lock or
+// in a transaction, or does the same in its own language.
 //
 // An ended record stays for a while, empty and expired, so that a late request
 // is told apart from an unknown one and its ID is not taken again.
@@ -187,7 +187,13 @@ func (c *Change) Apply(rec *Record) (*Record, error) {
 		out := *rec
 		out.Version++
 		out.Values, out.User, out.Addr, out.Agent = nil, "", netip.Addr{}, ""
-		out.Idle, out.Expires, out.Absolute = 0, c.Now, c.Now
+		// The sweep goes by Expires, and a clock that lags far behind must not have
+		// the record swept at once.
+		at := c.Now
+		if rec.Seen.After(at) {
+			at = rec.Seen
+		}
+		out.Idle, out.Expires, out.Absolute = 0, at, at
 		return &out, nil
 	case c.Auth != rec.Auth, c.SignIn != nil && !c.maySignIn(rec):
 		return rec, ErrStale

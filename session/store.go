@@ -35,9 +35,10 @@ func (e *ValueError) Unwrap() error { return e.Err }
 
 // A Store keeps records. Its methods may be called by many goroutines at once.
 // It has no clock: every time it needs is an argument. A [Record] is immutable
-// once handed over, in either direction. Errors other than those named here are
-// the driver's own; one that leaves open whether the call took effect wraps
-// [ErrUnknown].
+// once handed over, in either direction, and a [Change] is the caller's again
+// when Update returns. A context that is done makes a call fail, with nothing
+// done. Errors other than those named here are the driver's own; one that leaves
+// open whether the call took effect wraps [ErrUnknown].
 //
 // Package storetest checks all that is said here.
 type Store interface {
@@ -73,8 +74,8 @@ type Lister interface {
 // A Toucher is a [Store] that writes many seen-times in one go. Without it each
 // is an Update.
 type Toucher interface {
-	// Touch does what [Touch.Apply] says to each of the records. Absent ones are
-	// skipped.
+	// Touch does what [Touch.Apply] says to each of the records, an ID at most
+	// once. Absent ones are skipped.
 	Touch(ctx context.Context, touches []Touch) error
 }
 
@@ -99,7 +100,7 @@ type Query struct {
 	User  string
 	All   bool
 	After *Info     // only those after this one, the last of the page before
-	Limit int       // of a page; Manager.List defaults to 100
+	Limit int       // of a page, more than 0; Manager.List defaults to 100
 	Now   time.Time // set by the Manager
 }
 
