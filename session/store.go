@@ -35,10 +35,11 @@ func (e *ValueError) Unwrap() error { return e.Err }
 
 // A Store keeps records. Its methods may be called by many goroutines at once.
 // It has no clock: every time it needs is an argument. A [Record] is immutable
-// once handed over, in either direction, and a [Change] is the caller's again
-// when Update returns. A context that is done makes a call fail, with nothing
-// done. Errors other than those named here are the driver's own; one that leaves
-// open whether the call took effect wraps [ErrUnknown].
+// once handed over, in either direction; a [Change] is the caller's again when
+// Update returns, unless the outcome is unknown. A context that is done makes a
+// call fail, with nothing done. Errors other than those named here are the
+// driver's own; one that leaves open whether the call took effect wraps
+// [ErrUnknown].
 //
 // Package storetest checks all that is said here.
 type Store interface {
