@@ -94,18 +94,6 @@ func TestURL(t *testing.T) {
 }
 
 func TestFile(t *testing.T) {
-	t.Run("the database and its companions are its owner's alone, whatever the umask", func(t *testing.T) {
-		defer setUmask(setUmask(0))
-		path := filepath.Join(t.TempDir(), "crumb.db")
-		s := openAt(t, path)
-		must(t, s.Create(t.Context(), record(1)))
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			info, err := os.Stat(path + suffix)
-			if err != nil || info.Mode().Perm() != 0o600 {
-				t.Errorf("crumb.db%s: %v, %v, want mode 0600", suffix, info.Mode(), err)
-			}
-		}
-	})
 	t.Run("what a path cannot be is said", func(t *testing.T) {
 		dir := t.TempDir()
 		text := filepath.Join(dir, "notes.txt")

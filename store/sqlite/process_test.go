@@ -263,7 +263,7 @@ func oneLife(s *Store, rec *session.Record, i int, say func(string, ...any)) err
 
 // CRUMB_SOAK_KILLS sets another number of rounds.
 func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
-	rounds := 25
+	rounds := 20
 	if n, err := strconv.Atoi(os.Getenv("CRUMB_SOAK_KILLS")); err == nil {
 		rounds = n
 	}

@@ -11,7 +11,18 @@ import (
 	"testing"
 )
 
-func setUmask(mask int) int { return syscall.Umask(mask) }
+func TestFilesAreTheirOwnersAloneWhateverTheUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	path := filepath.Join(t.TempDir(), "crumb.db")
+	s := openAt(t, path)
+	must(t, s.Create(t.Context(), record(1)))
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("crumb.db%s: %v, %v, want mode 0600", suffix, info.Mode(), err)
+		}
+	}
+}
 
 func TestReadOnlyFileIsRefusedAtOpen(t *testing.T) {
 	// Somebody who is not root, whom the file's mode does not stop.
