@@ -2,7 +2,9 @@ package modules
 
 import (
 	"context"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/crumb-go/crumb/app"
 	"github.com/crumb-go/crumb/store/memory"
@@ -20,7 +22,9 @@ var Database = &app.Module{
 			e.Provide(memory.New())
 			return nil
 		}
-		st, err := sqlite.Open(e.Context(), cfg.URL, sqlite.Config{Logger: e.Logger(), TablePrefix: cfg.TablePrefix})
+		ctx, cancel := context.WithTimeout(e.Context(), OpenTimeout)
+		defer cancel()
+		st, err := sqlite.Open(ctx, cfg.URL, sqlite.Config{Logger: e.Logger(), TablePrefix: cfg.TablePrefix})
 		if err != nil {
 			return app.WithHint(err, databaseHint)
 		}
@@ -29,6 +33,10 @@ var Database = &app.Module{
 		return nil
 	},
 }
+
+// OpenTimeout is how long to wait for a database that another process keeps
+// locked.
+const OpenTimeout = 5 * time.Second
 
 const databaseHint = "--database sqlite:FILE names another file, --database memory: keeps sessions until the process ends"
 
@@ -43,16 +51,29 @@ type DatabaseConfig struct {
 	TablePrefix string `toml:"table_prefix" help:"what the names of the tables begin with"`
 }
 
-// Check refuses a URL that no store is for.
+var prefixFormat = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// Check refuses what no store would open.
 func (cfg DatabaseConfig) Check() error {
-	scheme, _, ok := strings.Cut(cfg.URL, ":")
+	if !prefixFormat.MatchString(cfg.TablePrefix) {
+		return app.Bad("table_prefix", "not the beginning of a name", "use ASCII letters, digits and underscores, and no digit first")
+	}
+	scheme, rest, ok := strings.Cut(cfg.URL, ":")
 	switch {
-	case cfg.URL == "memory:", ok && scheme == "sqlite":
+	case !ok:
+		return app.Bad("url", "it is no URL", "write sqlite:"+cfg.URL+" for a file, or memory:")
+	case scheme == "memory" && rest == "":
 		return nil
 	case scheme == "memory":
 		return app.Bad("url", "memory: takes nothing behind the colon", "write memory:")
-	case !ok:
-		return app.Bad("url", "it is no URL", "write sqlite:"+cfg.URL+" for a file, or memory:")
+	case scheme != "sqlite":
+		return app.Bad("url", "unknown scheme "+scheme+":", "write sqlite:FILE or memory:")
+	case strings.Trim(rest, "/") == "":
+		return app.Bad("url", "it names no file", "write sqlite:crumb.db")
+	case rest == ":memory:":
+		return app.Bad("url", "SQLite in memory is not supported", "write memory:")
+	case strings.Contains(rest, "?"):
+		return app.Bad("url", "a sqlite: URL takes no parameters", "remove what begins with ?; in the name of a file write %3F")
 	}
-	return app.Bad("url", "unknown scheme "+scheme+":", "write sqlite:FILE or memory:")
+	return nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +37,7 @@ var Session = &app.Module{
 		cfg.AddrHeader, cfg.TrustedProxies = server.ClientIPHeader, server.TrustedProxies
 		cfg.Logger = e.Logger()
 		behindTLS := server.TLS() || len(server.TrustedProxies) > 0 || strings.HasPrefix(server.PublicURL, "https://")
-		development := !behindTLS && !server.Insecure
+		development := !behindTLS && !server.Insecure && server.Loopback()
 		cfg.Insecure = server.Insecure && !server.TLS() || development
 		m, err := session.NewManager(app.Get[session.Store](e), cfg)
 		if err != nil {
@@ -73,7 +75,7 @@ func wrap(m *session.Manager, next http.Handler, r app.Route) http.Handler {
 func onlyThisMachine(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		why := ""
-		for name := range r.Header {
+		for _, name := range slices.Sorted(maps.Keys(r.Header)) {
 			if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
 				why = "it carries the header " + name
 			}
@@ -175,8 +177,15 @@ func (c SessionConfig) Check() error {
 	return nil
 }
 
+// badConfig says an error of package session about its Config, which begins with
+// the name of a field, of the setting that the field is.
 func badConfig(err error) error {
-	return app.Bad("", strings.TrimPrefix(err.Error(), "session: "), "these are the names of session.Config; as settings they are in snake_case, IdleTimeout is idle_timeout")
+	problem := strings.TrimPrefix(err.Error(), "session: ")
+	name, _, _ := strings.Cut(problem, " ")
+	if f, ok := reflect.TypeFor[SessionConfig]().FieldByName(name); ok {
+		return app.Bad(f.Tag.Get("toml"), problem, "")
+	}
+	return app.Bad("", problem, "")
 }
 
 // SameSite is [http.SameSite] as a setting: lax, strict or none.

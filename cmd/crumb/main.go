@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -32,6 +33,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	var code exitCode
 	root.AddCommand(serveCommand(), sessionsCommand(), schemaCommand(), configCommand(), versionCommand())
+	onlySubcommands(root)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -61,6 +63,23 @@ type usage struct{ error }
 func (u *usage) Unwrap() error { return u.error }
 
 func usageError(err error, hint string) error { return &usage{app.WithHint(err, hint)} }
+
+// onlySubcommands has cmd, which only groups others, show its help and refuse
+// what is none of them: cobra would show help for a misspelt one, and exit with 0.
+func onlySubcommands(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := "see " + cmd.CommandPath() + " --help"
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = "did you mean " + cmd.CommandPath() + " " + near[0] + "?"
+		}
+		return usageError(fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0]), hint)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
 
 // noArgs refuses arguments in the words of this command.
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -13,19 +13,25 @@ import (
 const settingsFile = "crumb.toml"
 
 func serveCommand() *cobra.Command {
-	return &cobra.Command{
+	options := func(args ...string) app.Options {
+		return app.Options{Args: args, Environ: os.Environ(), File: settingsFile, Program: "crumb serve"}
+	}
+	cmd := &cobra.Command{
 		Use:   "serve [flags]",
 		Short: "Serve the Hello World: a page that counts each visitor's views",
 		// The flags are the app's own: one for every setting of its modules.
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			code := app.Serve(app.Options{
-				Args: args, Environ: os.Environ(), File: settingsFile, Program: "crumb serve",
-			}, helloworld.Module)
+			code := app.Serve(options(args...), helloworld.Module)
 			if code != 0 {
 				return exitCode(code)
 			}
 			return nil
 		},
 	}
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		_, err := app.New(options("--help"), helloworld.Module)
+		app.Report(cmd.OutOrStdout(), cmd.ErrOrStderr(), err)
+	})
+	return cmd
 }

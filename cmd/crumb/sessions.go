@@ -3,16 +3,18 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -24,6 +26,7 @@ import (
 func sessionsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "sessions", Short: "List, show and end sessions"}
 	settingFlags(cmd)
+	onlySubcommands(cmd)
 	cmd.AddCommand(listCommand(), showCommand(), revokeCommand())
 	return cmd
 }
@@ -35,10 +38,21 @@ func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the sessions that live, newest first",
-		Args:  noArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case cmd.Flags().Changed("user") && user == "":
+				return usageError(errors.New("--user is empty"), "leave it out to list everybody's sessions")
+			case limit < 0:
+				return usageError(errors.New("--limit is negative"), "leave it out to list them all")
+			}
+			return noArgs(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSessions(cmd, func(ctx context.Context, m *session.Manager, _ session.Store) error {
-				q := session.Query{User: user, All: user == ""}
+				q := session.Query{User: user, All: user == "", Limit: pageSize}
+				if limit > 0 {
+					q.Limit = min(limit, pageSize)
+				}
 				if asJSON {
 					return listJSON(ctx, cmd.OutOrStdout(), m, q, limit)
 				}
@@ -52,8 +66,9 @@ func listCommand() *cobra.Command {
 	return cmd
 }
 
-// tableFlush is how many rows are held back to line up their columns.
-const tableFlush = 1000
+// pageSize is how many sessions are read at once, and how many rows are held back
+// to line up their columns.
+const pageSize = 1000
 
 func listTable(ctx context.Context, stdout, stderr io.Writer, m *session.Manager, q session.Query, limit int) error {
 	now := time.Now()
@@ -61,7 +76,7 @@ func listTable(ctx context.Context, stdout, stderr io.Writer, m *session.Manager
 	n := 0
 	for in, err := range m.List(ctx, q) {
 		if err != nil {
-			return err
+			return errors.Join(err, tw.Flush())
 		}
 		if n == 0 {
 			fmt.Fprintln(tw, "ID\tUSER\tCLASS\tCREATED\tSEEN\tEXPIRES\tADDRESS\tAGENT")
@@ -71,7 +86,7 @@ func listTable(ctx context.Context, stdout, stderr io.Writer, m *session.Manager
 		if n++; n == limit {
 			break
 		}
-		if n%tableFlush == 0 {
+		if n%pageSize == 0 {
 			if err := tw.Flush(); err != nil {
 				return err
 			}
@@ -90,7 +105,7 @@ func listJSON(ctx context.Context, stdout io.Writer, m *session.Manager, q sessi
 		if err != nil {
 			return err
 		}
-		text, err := json.Marshal(jsonInfo(in))
+		text, err := marshal(jsonInfo(in), "")
 		if err != nil {
 			return err
 		}
@@ -145,24 +160,22 @@ func showCommand() *cobra.Command {
 			if len(args) != 1 {
 				return usageError(errors.New("sessions show needs one ID"), "crumb sessions list shows the IDs")
 			}
-			return nil
+			return checkIDs(args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withSessions(cmd, func(ctx context.Context, m *session.Manager, st session.Store) error {
-				id := session.ID(args[0])
-				in, err := m.Info(ctx, id)
+			return withSessions(cmd, func(ctx context.Context, _ *session.Manager, st session.Store) error {
+				rec, err := st.Load(ctx, session.ID(args[0]))
+				if err == nil && !rec.Live(time.Now()) {
+					err = session.ErrNotFound
+				}
 				if errors.Is(err, session.ErrNotFound) {
-					return app.WithHint(fmt.Errorf("no session %q lives", args[0]), "crumb sessions list shows those that do")
+					return app.WithHint(fmt.Errorf("no session %s lives", args[0]), "crumb sessions list shows those that do")
 				}
-				if err != nil {
-					return err
-				}
-				rec, err := st.Load(ctx, id)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					out := jsonInfo(in)
+					out := jsonInfo(rec.Info)
 					out.Values = map[string]any{}
 					for _, v := range rec.Values {
 						out.Values[v.Key] = len(v.JSON)
@@ -172,7 +185,7 @@ func showCommand() *cobra.Command {
 					}
 					return writeJSON(cmd.OutOrStdout(), out)
 				}
-				return showTable(cmd.OutOrStdout(), in, rec.Values, values)
+				return showTable(cmd.OutOrStdout(), rec.Info, rec.Values, values)
 			})
 		},
 	}
@@ -223,9 +236,11 @@ func revokeCommand() *cobra.Command {
 			if ways != 1 || cmd.Flags().Changed("user") && user == "" {
 				return usageError(errors.New("sessions revoke needs either IDs, --user USER or --all"), "crumb sessions list shows IDs and users")
 			}
-			return nil
+			return checkIDs(args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			slices.Sort(args)
+			args = slices.Compact(args)
 			return withSessions(cmd, func(ctx context.Context, m *session.Manager, _ session.Store) error {
 				live, err := count(ctx, m, user, args)
 				if err != nil {
@@ -252,6 +267,19 @@ func revokeCommand() *cobra.Command {
 	return cmd
 }
 
+// checkIDs refuses what is no ID, without repeating it: it may be a token.
+func checkIDs(args []string) error {
+	for _, id := range args {
+		if !idFormat.MatchString(id) {
+			return usageError(errors.New("that is no ID of a session, which has 16 letters, digits, - and _"),
+				"crumb sessions list shows the IDs; that of a cookie is its first 16 characters")
+		}
+	}
+	return nil
+}
+
+var idFormat = regexp.MustCompile(`^[A-Za-z0-9_-]{16}$`)
+
 // count returns how many sessions revoke would end.
 func count(ctx context.Context, m *session.Manager, user string, ids []string) (n int, err error) {
 	for _, id := range ids {
@@ -266,7 +294,7 @@ func count(ctx context.Context, m *session.Manager, user string, ids []string) (
 	if len(ids) > 0 {
 		return n, nil
 	}
-	for _, err := range m.List(ctx, session.Query{User: user, All: user == "", Limit: 1000}) {
+	for _, err := range m.List(ctx, session.Query{User: user, All: user == "", Limit: pageSize}) {
 		if err != nil {
 			return n, err
 		}
@@ -300,10 +328,18 @@ func ask(cmd *cobra.Command, question string) error {
 		return usageError(errors.New("nobody is there to confirm"), "add --yes to end them without asking")
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
+	answer := make(chan string, 1)
+	go func() { // outlived by the process if a signal comes first
+		line, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-cmd.Context().Done():
+		fmt.Fprintln(cmd.ErrOrStderr())
+	case a := <-answer:
+		if a == "y" || a == "yes" {
+			return nil
+		}
 	}
 	return errors.New("not confirmed; nothing was ended")
 }
@@ -353,24 +389,30 @@ func span(d time.Duration) string {
 // plain returns s with every character escaped that could move the cursor,
 // reorder the line or hide: names and agents come from strangers.
 func plain(s string) string {
-	safe := func(c rune) bool {
-		return c == ' ' || unicode.IsGraphic(c) && !unicode.Is(unicode.Cf, c) && !unicode.Is(unicode.Zs, c)
-	}
-	if s != "" && strings.IndexFunc(s, func(c rune) bool { return !safe(c) || c == unicode.ReplacementChar }) < 0 {
-		return s
-	}
 	if s == "" {
 		return "-"
 	}
 	var b strings.Builder
 	for _, c := range s {
-		if safe(c) {
+		if shown(c) {
 			b.WriteRune(c)
 		} else {
-			fmt.Fprintf(&b, "\\u%04x", c)
+			b.WriteString(escape(c))
 		}
 	}
 	return b.String()
+}
+
+func shown(c rune) bool {
+	return c == ' ' || unicode.IsGraphic(c) && !unicode.Is(unicode.Zs, c)
+}
+
+// escape writes c as JSON does.
+func escape(c rune) string {
+	if r1, r2 := utf16.EncodeRune(c); r1 != unicode.ReplacementChar {
+		return fmt.Sprintf("\\u%04x\\u%04x", r1, r2)
+	}
+	return fmt.Sprintf("\\u%04x", c)
 }
 
 func cut(s string, n int) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -52,22 +54,30 @@ func setting(a *app.App, table, key string) string {
 }
 
 // withSessions runs f on the sessions of the database that the settings name. It
-// does not create one: an operator who mistypes its name should hear of it.
+// creates nothing: an operator who mistypes its name should hear of it. The
+// manager has the default settings, since the others are about requests, and
+// nothing runs beside f: what expired is swept by those who serve.
 func withSessions(cmd *cobra.Command, f func(ctx context.Context, m *session.Manager, st session.Store) error) error {
 	var m *session.Manager
 	var st session.Store
 	a, err := settings(cmd, &app.Module{
-		Name: "command", Requires: []*app.Module{modules.Session},
-		Setup: func(e *app.Env) error {
-			m, st = app.Get[*session.Manager](e), app.Get[session.Store](e)
-			return nil
+		Name: "command", Requires: []*app.Module{modules.Database},
+		Setup: func(e *app.Env) (err error) {
+			st = app.Get[session.Store](e)
+			m, err = session.NewManager(st, session.Config{Logger: e.Logger()})
+			return err
 		},
 	})
 	if err != nil {
 		return err
 	}
-	if _, _, err := schemaVersion(cmd.Context(), a); err != nil {
+	url, version, err := schemaVersion(cmd.Context(), a)
+	if err != nil {
 		return err
+	}
+	if version == 0 {
+		return app.WithHint(fmt.Errorf("%s has no tables of sessions whose names begin with %s", url, setting(a, "database", "table_prefix")),
+			"crumb serve and crumb schema apply create them; name another database with --database")
 	}
 	if _, err := a.Start(cmd.Context()); err != nil {
 		return err
@@ -83,6 +93,8 @@ func schemaVersion(ctx context.Context, a *app.App) (url string, version int, er
 		return url, 0, app.WithHint(errors.New("the sessions of memory: are in the process that serves them, and nowhere else"),
 			"name a database with --database, such as sqlite:crumb.db")
 	}
+	ctx, cancel := context.WithTimeout(ctx, modules.OpenTimeout)
+	defer cancel()
 	version, err = sqlite.Status(ctx, url, sqlite.Config{TablePrefix: setting(a, "database", "table_prefix")})
 	if errors.Is(err, fs.ErrNotExist) {
 		err = app.WithHint(err, "crumb serve and crumb schema apply create it; name another with --database")
@@ -104,7 +116,11 @@ func configCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), a.Settings())
+				out := []settingJSON{}
+				for _, s := range a.Settings() {
+					out = append(out, settingJSON{s.Table + "." + s.Key, s.Value, s.Source})
+				}
+				return writeJSON(cmd.OutOrStdout(), out)
 			}
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(tw, "SETTING\tVALUE\tFROM")
@@ -115,14 +131,23 @@ func configCommand() *cobra.Command {
 		},
 	}
 	settingFlags(cmd)
+	onlySubcommands(cmd)
 	show.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(show)
 	return cmd
 }
 
+// A settingJSON is a setting as the command prints it.
+type settingJSON struct {
+	Setting string `json:"setting"`
+	Value   string `json:"value"`
+	From    string `json:"from"`
+}
+
 func schemaCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "schema", Short: "Show and create the tables of the database"}
 	settingFlags(cmd)
+	onlySubcommands(cmd)
 	cmd.AddCommand(
 		&cobra.Command{
 			Use:   "print [sqlite]",
@@ -197,7 +222,30 @@ func schemaCommand() *cobra.Command {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	text, err := marshal(v, "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(text, '\n'))
+	return err
+}
+
+// marshal returns v as JSON that moves no cursor and reorders no line: see plain.
+func marshal(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, c := range string(bytes.TrimSpace(b.Bytes())) {
+		if shown(c) || c == '\n' {
+			out = utf8.AppendRune(out, c)
+		} else {
+			out = append(out, escape(c)...) // what is not ASCII is in a string
+		}
+	}
+	return out, nil
 }

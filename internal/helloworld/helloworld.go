@@ -24,7 +24,8 @@ var Module = &app.Module{
 	Name:     "helloworld",
 	Requires: []*app.Module{modules.Session},
 	Setup: func(e *app.Env) error {
-		e.HandleFunc("GET /{$}", show(e.Server().TLS()))
+		server := e.Server()
+		e.HandleFunc("GET /{$}", show(server.TLS() || strings.HasPrefix(server.PublicURL, "https://")))
 		return nil
 	},
 }
@@ -45,7 +46,7 @@ func hash(s string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-func show(tls bool) http.HandlerFunc {
+func show(https bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r)
 		n := views.Add(s, 1)
@@ -53,7 +54,7 @@ func show(tls bool) http.HandlerFunc {
 		h.Set("Cache-Control", "no-store")
 		h.Set("Vary", "Accept")
 		h.Set("X-Content-Type-Options", "nosniff")
-		if tls {
+		if https {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		if !strings.Contains(r.Header.Get("Accept"), "text/html") {
