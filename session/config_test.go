@@ -181,3 +181,70 @@ func TestOnErrorByDefault(t *testing.T) {
 		}
 	})
 }
+
+// defaults is the table that the docs show.
+const defaults = `
+AddrHeader           X-Forwarded-For
+CookieDomain         
+CookieName           __Host-crumb
+CookiePath           /
+FirstVisit           1h0m0s
+IdleTimeout          30m0s
+Insecure             false
+KeepOnSignIn         []
+Lifetime             24h0m0s
+MaxBytes             65536
+RememberIdleTimeout  336h0m0s
+RememberLifetime     720h0m0s
+RenewGrace           10s
+SameSite             2
+StoreTimeout         5s
+SweepInterval        5m0s
+TouchInterval        1m0s
+TrustedProxies       []
+VisitorIdleTimeout   720h0m0s
+VisitorLifetime      4320h0m0s
+`
+
+func TestDefaults(t *testing.T) {
+	cfg, err := session.Config{}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	v := reflect.ValueOf(cfg)
+	for i := range v.NumField() {
+		switch f := v.Type().Field(i); f.Name {
+		case "Logger", "Now", "OnError", "OnEvent":
+			if v.Field(i).IsNil() {
+				t.Errorf("%s has no default", f.Name)
+			}
+		default:
+			fmt.Fprintf(&b, "%-20s %v\n", f.Name, v.Field(i))
+		}
+	}
+	if got := "\n" + b.String(); got != defaults {
+		t.Errorf("the defaults are%s", got)
+	}
+	again, err := cfg.WithDefaults()
+	if err != nil || again.TouchInterval != cfg.TouchInterval || again.CookieName != cfg.CookieName {
+		t.Error("a Config that is complete is refused or changed:", err)
+	}
+}
+
+func TestDefaultsThatFollowOthers(t *testing.T) {
+	for _, c := range []struct {
+		cfg  session.Config
+		want string
+	}{
+		{session.Config{VisitorIdleTimeout: 1e9}, "FirstVisit 1s, TouchInterval 250ms"},
+		{session.Config{IdleTimeout: 60e9}, "FirstVisit 1h0m0s, TouchInterval 15s"},
+		{session.Config{IdleTimeout: 10e3}, "FirstVisit 1h0m0s, TouchInterval 2µs"},
+		{session.Config{FirstVisit: 100e9}, "FirstVisit 1m40s, TouchInterval 25s"},
+	} {
+		cfg, err := c.cfg.WithDefaults()
+		if got := fmt.Sprintf("FirstVisit %v, TouchInterval %v", cfg.FirstVisit, cfg.TouchInterval); err != nil || got != c.want {
+			t.Errorf("%s, want %s (%v)", got, c.want, err)
+		}
+	}
+}
