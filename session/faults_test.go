@@ -190,6 +190,17 @@ func TestALostAnswerIsAskedForAgainWhereTwiceIsOnce(t *testing.T) {
 		})
 	})
 
+	t.Run("a sign-out under a clock that lags is known as its own too", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, b := faulty(t)
+			w.clock.advance(-time.Minute)
+			w.store.lose("Update", 1)
+			if b.get(do((*session.Session).SignOut)).cookie() == nil || b.token() != "" {
+				t.Error("the answer of the sign-out leaves the dead cookie")
+			}
+		})
+	})
+
 	t.Run("a sign-out that another's end overtakes between the tries clears nothing", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, b := faulty(t)

@@ -168,7 +168,8 @@ func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 			continue
 		}
 		if errors.Is(err, ErrNotFound) && try > 0 {
-			if got, lerr := m.load(ctx, rec.ID); lerr == nil && got.Ended() && got.Expires.Equal(now) {
+			got, lerr := m.load(ctx, rec.ID)
+			if lerr == nil && got.Ended() && (got.Expires.Equal(now) || got.Expires.Equal(got.Seen) && got.Seen.After(now)) {
 				err = nil
 			}
 		}
