@@ -1,0 +1,69 @@
+package house
+
+import (
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/crumb-go/crumb/"
+
+// The rooms and what of the project each may import. Tests may import more.
+var rooms = map[string][]string{
+	"session":             {},
+	"session/sessiontest": {"session", "store/memory"},
+	"store/memory":        {"session"},
+	"store/sqlite":        {"session", "internal/sqlstore"},
+	"store/storetest":     {"session"},
+	"internal/sqlstore":   {"session"},
+	"app":                 {},
+	"modules":             {"app", "session", "store/memory", "store/sqlite"},
+}
+
+func TestARoomImportsOnlyWhatItMay(t *testing.T) {
+	seen := map[string]bool{}
+	for _, path := range files(t, ".go") {
+		rel, _ := filepath.Rel(root, filepath.Dir(path))
+		room := filepath.ToSlash(rel)
+		may, known := rooms[room]
+		if !known || strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		seen[room] = true
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range f.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			own, inside := strings.CutPrefix(imported, module)
+			if inside && !slices.Contains(may, own) {
+				t.Errorf("%s imports %s, which room %s may not", path, own, room)
+			}
+			if first, _, _ := strings.Cut(imported, "/"); room == "session" && strings.Contains(first, ".") {
+				t.Errorf("%s imports %s; package session keeps to the standard library", path, imported)
+			}
+		}
+	}
+	if len(seen) != len(rooms) {
+		t.Errorf("%d of %d rooms were found", len(seen), len(rooms))
+	}
+}
+
+func TestEveryDirectDependencyHasItsReason(t *testing.T) {
+	design := read(t, root+"/docs/design.md")
+	for line := range strings.Lines(read(t, root+"/go.mod")) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "require ")
+		path, version, ok := strings.Cut(line, " ")
+		if !ok || !strings.HasPrefix(version, "v") || strings.HasSuffix(line, "// indirect") {
+			continue
+		}
+		if !strings.Contains(design, "`"+path+"`") {
+			t.Errorf("docs/design.md does not say what %s is for", path)
+		}
+	}
+}
