@@ -52,3 +52,16 @@ func endDevice(m *session.Manager) http.HandlerFunc {
 		http.Redirect(w, r, "/devices", http.StatusSeeOther)
 	}
 }
+
+// endOthers ends the user's other sessions. A change of password does the same,
+// and calls SignIn again, so that this session gets a new token.
+func endOthers(m *session.Manager) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		me := session.From(r)
+		if _, err := m.RevokeUser(r.Context(), me.User(), me.ID()); err != nil {
+			tryLater(w, err)
+			return
+		}
+		http.Redirect(w, r, "/devices", http.StatusSeeOther)
+	}
+}

@@ -61,6 +61,7 @@ func routes(sessions *session.Manager) http.Handler {
 	app.HandleFunc("GET /oauth/callback", oauthCallback)
 	app.HandleFunc("GET /devices", private(listDevices(sessions)))
 	app.HandleFunc("POST /devices/{id}/end", private(endDevice(sessions)))
+	app.HandleFunc("POST /devices/end-others", private(endOthers(sessions)))
 	app.HandleFunc("GET /events", private(events))
 
 	mux := http.NewServeMux()

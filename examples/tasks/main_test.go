@@ -210,9 +210,27 @@ func TestADeviceEndsAnotherOfTheSameUserAndItsStream(t *testing.T) {
 		t.Error("the ended device is still listed")
 	}
 	_, body = phone.get("/devices")
-	own := regexp.MustCompile(`/devices/[\w-]+/end`).FindString(body)
-	_, body = phone.post(own)
+	own := regexp.MustCompile(`/devices/[\w-]+/end"`).FindString(body)
+	_, body = phone.post(strings.TrimSuffix(own, `"`))
 	wants(t, "ending its own session", body, "!Sign out")
+}
+
+func TestADeviceEndsAllOthers(t *testing.T) {
+	_, open := serve(t)
+	phone, laptop, desk := open(), open(), open()
+	for _, b := range []*browser{phone, laptop, desk} {
+		b.signIn()
+	}
+	phone.post("/devices/end-others")
+	for _, b := range []*browser{laptop, desk} {
+		_, body := b.get("/")
+		wants(t, "an ended device", body, "!Sign out")
+	}
+	_, body := phone.get("/devices")
+	wants(t, "the device that ended them", body, "(this one)")
+	if len(otherDevices(t, phone)) != 0 {
+		t.Error("an ended device is still listed")
+	}
 }
 
 // otherDevices returns the paths that end the user's other sessions.
@@ -220,8 +238,8 @@ func otherDevices(t *testing.T, b *browser) (paths []string) {
 	t.Helper()
 	_, body := b.get("/devices")
 	for row := range strings.SplitSeq(body, "</tr>") {
-		if path := regexp.MustCompile(`/devices/[\w-]+/end`).FindString(row); path != "" && !strings.Contains(row, "(this one)") {
-			paths = append(paths, path)
+		if path := regexp.MustCompile(`/devices/[\w-]+/end"`).FindString(row); path != "" && !strings.Contains(row, "(this one)") {
+			paths = append(paths, strings.TrimSuffix(path, `"`))
 		}
 	}
 	return paths
