@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crumb-go/crumb/store/sqlite"
+)
+
+// asked ends a context when the question has been asked.
+type asked struct {
+	strings.Builder
+	cancel context.CancelFunc
+}
+
+func (w *asked) Write(p []byte) (int, error) {
+	n, err := w.Builder.Write(p)
+	if strings.Contains(w.String(), "[y/N]") {
+		w.cancel()
+	}
+	return n, err
+}
+
+func TestCtrlCAtTheQuestionEndsNothing(t *testing.T) {
+	url := "sqlite:" + filepath.Join(t.TempDir(), "crumb.db")
+	st, err := sqlite.Open(t.Context(), url, sqlite.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	rec := seeds(time.Now().UTC().Truncate(time.Microsecond))[0]
+	if err := st.Create(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, w := io.Pipe() // somebody is there and types nothing
+	defer w.Close()
+	var stdout strings.Builder
+	stderr := &asked{cancel: cancel}
+	code := run(ctx, []string{"sessions", "revoke", "--all", "--database", url}, stdin, &stdout, stderr)
+	if code != 1 || stdout.Len() > 0 || !strings.HasSuffix(stderr.String(), "\nerror: not confirmed; nothing was ended\n") {
+		t.Errorf("exit %d\n%s%s", code, &stdout, stderr)
+	}
+	if rec, err := st.Load(t.Context(), rec.ID); err != nil || rec.Ended() {
+		t.Errorf("the session: %v, %v", rec, err)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Hour: "0s", 0: "0s", 59 * time.Second: "59s", time.Minute: "1m", time.Hour - 1: "59m",
+		time.Hour: "1h", 48*time.Hour - 1: "47h", 48 * time.Hour: "2d", 400 * 24 * time.Hour: "400d",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("span(%v) = %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for s, want := range map[string]string{
+		"":                     "-",
+		"Mozilla/5.0 (X11; ü)": "Mozilla/5.0 (X11; ü)",
+		"a\tb\nc\rd\x00\x7f":   `a\u0009b\u000ac\u000dd\u0000\u007f`,
+		"\x1b[2J\u009b2J":      `\u001b[2J\u009b2J`,
+		"\u202egnp.exe\u2066":  `\u202egnp.exe\u2066`,
+		"\u200b\u00a0\u2028":   `\u200b\u00a0\u2028`,
+		"\U000e0041":           `\udb40\udc41`,
+		"bad \xff UTF-8":       "bad \ufffd UTF-8",
+	} {
+		if got := plain(s); got != want {
+			t.Errorf("plain(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
