@@ -107,6 +107,7 @@ func column[T any](rounds []T, f func(T) float64) []float64 {
 func nsOf(c cost) float64              { return c.NS }
 func perSecondOf(l loadResult) float64 { return l.PerSecond }
 func medianNS(rounds []cost) float64   { return median(column(rounds, nsOf)) }
+
 // medianAllocs is whole: what the run time allocates now and then is not the
 // request's.
 func medianAllocs(rounds []cost) float64 {
