@@ -42,6 +42,9 @@ func FuzzString(f *testing.F) {
 	for _, s := range []string{"", "hello", `"`, `\`, "a\x00b", "<script>&", "\u2028\u2029", "é😀", "\xff", "\xed\xa0\x80", "\x7f", "\x1f", " ", "\t\r\n\b\f", strings.Repeat("x", 5000)} {
 		f.Add(s)
 	}
+	for c := range 256 {
+		f.Add("a" + string([]byte{byte(c)}) + "b")
+	}
 	f.Fuzz(func(t *testing.T, s string) { sameText(t, s) })
 }
 
