@@ -317,7 +317,7 @@ func TestPopLeavesANewerMessage(t *testing.T) {
 		}
 	}))
 	b.visit(func(s *session.Session) { note.Set(s, "second") })
-	slow.finish()
+	wantQuiet(t, slow.finish())
 	if got := read(b, note); got != "second" {
 		t.Errorf("the newer message is %q", got)
 	}

@@ -230,6 +230,20 @@ func TestTheNewTokenComesBackWith(t *testing.T) {
 		}
 	})
 
+	t.Run("two requests do not prolong the grace", func(t *testing.T) {
+		w, b := aged(t, session.Config{})
+		old := b.copy()
+		b.visit((*session.Session).Renew)
+		slow := b.hold(do(func(s *session.Session) { hits.Add(s, 1) }))
+		b.visit(func(s *session.Session) { hits.Add(s, 1) })
+		w.clock.advance(8 * time.Second)
+		wantQuiet(t, slow.finish())
+		w.clock.advance(2 * time.Second)
+		if old.user() != "" {
+			t.Error("the old token still works")
+		}
+	})
+
 	t.Run("a store that fails once hears of it the next time", func(t *testing.T) {
 		w, b := aged(t, session.Config{})
 		old := b.copy()
@@ -247,6 +261,7 @@ func TestTheNewTokenComesBackWith(t *testing.T) {
 func TestARequestBegunBeforeAPlainRenewalCommitsHoweverLate(t *testing.T) {
 	w, b := aged(t, session.Config{IdleTimeout: 12 * time.Hour, TouchInterval: time.Minute})
 	slow := b.hold(do(func(s *session.Session) { hits.Add(s, 1); note.Set(s, "slow") }))
+	late := b.hold(do((*session.Session).Renew))
 	slower := b.hold(func(s *session.Session, _ http.ResponseWriter, r *http.Request) {
 		if _, err := hits.Update(r.Context(), s, func(n int64) (int64, error) { return n + 10, nil }); err != nil {
 			t.Error(err)
@@ -260,6 +275,8 @@ func TestARequestBegunBeforeAPlainRenewalCommitsHoweverLate(t *testing.T) {
 	}
 	wantQuiet(t, slow.finish())
 	wantQuiet(t, slower.finish())
+	wantQuiet(t, late.finish()) // a token long replaced renews nothing
+	wantServed(t, b, "after the late renewal")
 	if read(b, hits.Key) != 11 || read(b, note) != "slow" {
 		t.Errorf("hits %d, note %q", read(b, hits.Key), read(b, note))
 	}
