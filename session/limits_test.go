@@ -409,7 +409,7 @@ func TestTouches(t *testing.T) {
 				synctest.Wait()
 				b := w.browser()
 				b.visit(classes[1].begin)
-				time.Sleep(lag) // the bubble's clock
+				<-time.After(lag) // on the bubble's clock
 				synctest.Wait()
 				w.store.forget()
 				b.visit(func(*session.Session) {})
