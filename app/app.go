@@ -49,7 +49,8 @@ type Options struct {
 	// --config names another, which must. Empty for none.
 	File string
 
-	// Logger defaults to [slog.Default].
+	// Logger defaults to [slog.Default], or to what the setting log_format says
+	// if that is not text.
 	Logger *slog.Logger
 
 	// OtherTables lets the file hold tables of modules that are not part of
@@ -108,6 +109,9 @@ func New(opts Options, modules ...*Module) (*App, error) {
 		return nil, err
 	}
 	a.server = server.config.Interface().(ServerConfig)
+	if opts.Logger == nil && a.server.LogFormat == "json" {
+		a.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	}
 
 	a.requires = map[*Module][]*Module{}
 	for _, m := range order {

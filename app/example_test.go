@@ -76,5 +76,6 @@ func ExampleApp_Settings() {
 	// server.addr = 127.0.0.1:8080 (default)
 	// server.insecure = false (default)
 	// server.client_ip_header = X-Forwarded-For (default)
+	// server.log_format = text (default)
 	// phrases.language = es (env CRUMB_PHRASES_LANGUAGE)
 }

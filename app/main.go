@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strconv"
@@ -46,6 +47,9 @@ func Serve(opts Options, modules ...*Module) int {
 
 	a, err := New(opts, modules...)
 	if err == nil {
+		if opts.Logger == nil {
+			slog.SetDefault(a.log) // for what logs without a module's logger
+		}
 		err = a.Run(ctx)
 	}
 	return Report(os.Stdout, os.Stderr, err)

@@ -3,14 +3,17 @@ package app_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/crumb-go/crumb/app"
 )
@@ -29,7 +32,11 @@ func TestMain(m *testing.M) {
 			io.Copy(io.Discard, os.Stdin) // until the test closes it
 			io.WriteString(w, "whole")
 		})
-		e.OnStop(func(context.Context) error { fmt.Println("stopped"); return nil })
+		e.OnStop(func(context.Context) error {
+			slog.Info("of a module that asks for no logger")
+			fmt.Println("stopped")
+			return nil
+		})
 		return nil
 	}})
 }
@@ -105,6 +112,27 @@ func TestMainFunction(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("logs are one JSON object a line if the setting says so", func(t *testing.T) {
+		p := startMain(t, "--addr=127.0.0.1:0", "--log-format=json")
+		p.until(t, "listening on ")
+		p.Process.Signal(os.Interrupt)
+		said := ""
+		for more := true; more; more = p.stderr.Scan() {
+			var line struct {
+				Time       time.Time
+				Level, Msg string
+			}
+			if err := json.Unmarshal(p.stderr.Bytes(), &line); err != nil || line.Time.IsZero() || line.Level != "INFO" {
+				t.Errorf("%v: %s", err, p.stderr.Bytes())
+			}
+			said += line.Msg + "\n"
+		}
+		p.Wait()
+		if want := "crumb: stopping, requests are drained\nof a module that asks for no logger\n"; !strings.HasSuffix(said, want) {
+			t.Errorf("it logged\n%swhich does not end with\n%s", said, want)
+		}
+	})
 
 	t.Run("a second signal exits at once, with 1", func(t *testing.T) {
 		p := startMain(t, "--addr=127.0.0.1:0")

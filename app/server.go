@@ -52,9 +52,13 @@ type ServerConfig struct {
 	// It asks nobody who they are, so keep it on the loopback address or behind a
 	// firewall; 127.0.0.1:9090 is customary. Defaults to none.
 	OpsAddr string `toml:"ops_addr" flag:"ops-addr" help:"second address, for operators and metrics, such as 127.0.0.1:9090"`
+
+	// LogFormat is "text", or "json" for one object a line on the standard error.
+	// A program that gives [Options] a Logger decides for itself. Defaults to text.
+	LogFormat string `toml:"log_format" flag:"log-format" help:"text, or json for one object a line"`
 }
 
-var defaultServer = ServerConfig{Addr: "127.0.0.1:8080", ClientIPHeader: "X-Forwarded-For"}
+var defaultServer = ServerConfig{Addr: "127.0.0.1:8080", ClientIPHeader: "X-Forwarded-For", LogFormat: "text"}
 
 // TLS says whether the app itself speaks TLS.
 func (c ServerConfig) TLS() bool { return c.TLSCert != "" }
@@ -107,6 +111,9 @@ func (c ServerConfig) Check() error {
 		if problem := badAddr(c.OpsAddr); problem != "" {
 			return Bad("ops_addr", problem, `write host and port, like "127.0.0.1:9090"`)
 		}
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return Bad("log_format", "there is no such format", "write text or json")
 	}
 	return nil
 }

@@ -302,6 +302,8 @@ func TestWrongSettings(t *testing.T) {
 			"error: flag --client-ip-header: server.client_ip_header = \"X Y\": not the name of a header\nhint: the usual one is \"X-Forwarded-For\""},
 		{"an address for operators that is none", "", nil, []string{"--ops-addr=9090"},
 			"error: flag --ops-addr: server.ops_addr = \"9090\": not an address\nhint: write host and port, like \"127.0.0.1:9090\""},
+		{"a format of logs that is none", "", nil, []string{"--log-format=xml"},
+			"error: flag --log-format: server.log_format = \"xml\": there is no such format\nhint: write text or json"},
 		{"a secret is not repeated", "[bakery]\nkey = 12345", nil, nil, "error: @FILE:2: bakery.key = \"xxxxx\": not a text in quotes"},
 		{"nor by the error of its type", "", []string{"CRUMB_BAKERY_KEY_NET=hunter2"}, nil, "error: env CRUMB_BAKERY_KEY_NET: bakery.key_net = \"xxxxx\": not a valid value\nhint: write it like \"10.0.0.0/8\", or \"10.0.0.1/32\" for one address"},
 		{"nor by the parser", "[bakery]\nkey = hunter2", nil, nil, "error: @FILE:2: not TOML: expected value but found this instead\nhint: text is written in quotes"},
