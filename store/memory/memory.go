@@ -236,6 +236,32 @@ func (st *Store) Check(ctx context.Context, now time.Time, ids []session.ID) (ma
 	return live, nil
 }
 
+// Count returns how many sessions live at now, by class: visitors, users who are
+// signed in, and users who are remembered. It looks at every record, one shard
+// after the other.
+func (st *Store) Count(ctx context.Context, now time.Time) (visitors, signedIn, remembered int64, err error) {
+	for i := range st.shards {
+		if err := ctx.Err(); err != nil {
+			return 0, 0, 0, err
+		}
+		sh := &st.shards[i]
+		sh.mu.RLock()
+		for _, rec := range sh.recs {
+			switch {
+			case !rec.Live(now):
+			case rec.User == "":
+				visitors++
+			case rec.Remember:
+				remembered++
+			default:
+				signedIn++
+			}
+		}
+		sh.mu.RUnlock()
+	}
+	return visitors, signedIn, remembered, nil
+}
+
 // shard returns the shard of id. The hash is seeded: whoever sends made-up IDs
 // cannot aim them at one lock.
 func (st *Store) shard(id session.ID) *shard {

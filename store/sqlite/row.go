@@ -16,7 +16,7 @@ import (
 // sqlText holds the statements of one table prefix.
 type sqlText struct {
 	load, insert, update, updateValues, touch, delete, sweep string
-	listUser, listAll, check                                 string
+	listUser, listAll, check, count                          string
 }
 
 // The order of infoColumns and recordColumns is that of scanInfo and scanRecord.
@@ -46,7 +46,9 @@ func statements(prefix string) *sqlText {
 			" WHERE expires_10min <= ?1 AND expires <= ?2 AND format = 1 LIMIT ?3)"),
 		listUser: named(list + " AND user = ?4 AND user <> '' ORDER BY created DESC, id LIMIT ?5"),
 		listAll:  named(list + " ORDER BY created DESC, id LIMIT ?4"),
-		check:    named("SELECT auth FROM {sessions} WHERE id = ?1 AND idle <> 0 AND expires > ?2 AND format = 1"),
+		count: named("SELECT coalesce(sum(user = ''), 0), coalesce(sum(user <> '' AND NOT remember), 0), coalesce(sum(user <> '' AND remember), 0)" +
+			" FROM {sessions} WHERE idle <> 0 AND expires > ?1 AND format = 1"),
+		check: named("SELECT auth FROM {sessions} WHERE id = ?1 AND idle <> 0 AND expires > ?2 AND format = 1"),
 	}
 }
 

@@ -69,6 +69,7 @@ type Store struct {
 	readers *pool
 	writer  *writer
 	log     *checkpointer
+	count   string // a statement; too rare to be prepared
 	close   func() error
 }
 
@@ -134,6 +135,7 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	sql := statements(cfg.TablePrefix)
+	s.count = sql.count
 	if s.writer, err = newWriter(ctx, c, sql); err != nil {
 		return err
 	}
@@ -311,12 +313,15 @@ func exec(c *zs.Conn, script string) error {
 }
 
 // query runs one statement and hands each row to fn.
-func query(c *zs.Conn, sql string, fn func(*zs.Stmt)) error {
+func query(c *zs.Conn, sql string, fn func(*zs.Stmt), args ...int64) error {
 	st, _, err := c.PrepareTransient(sql)
 	if err != nil {
 		return err
 	}
 	defer st.Finalize()
+	for i, arg := range args {
+		st.BindInt64(i+1, arg)
+	}
 	for {
 		row, err := st.Step()
 		if err != nil || !row {

@@ -25,6 +25,7 @@ type writer struct {
 	queue queue
 	conn  *zs.Conn
 	ended chan struct{}
+	stats stats
 
 	// What follows belongs to the goroutine.
 
@@ -146,6 +147,8 @@ func (w *writer) write() {
 	}
 	if err != nil {
 		w.rollBack()
+	} else {
+		w.stats.committed(len(w.batch))
 	}
 	w.forget()
 	w.answer(err)
