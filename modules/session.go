@@ -33,13 +33,9 @@ var Session = &app.Module{
 	Config:   defaultSessionConfig(),
 	Setup: func(e *app.Env) error {
 		server := e.Server()
-		cfg := app.ConfigOf[SessionConfig](e).config()
-		cfg.AddrHeader, cfg.TrustedProxies = server.ClientIPHeader, server.TrustedProxies
+		cfg, development := app.ConfigOf[SessionConfig](e).For(server)
 		cfg.Logger = e.Logger()
-		behindTLS := server.TLS() || len(server.TrustedProxies) > 0 || strings.HasPrefix(server.PublicURL, "https://")
-		development := !behindTLS && !server.Insecure && server.Loopback()
-		cfg.Insecure = server.Insecure && !server.TLS() || development
-		m, err := session.NewManager(app.Get[session.Store](e), cfg)
+		m, err := session.NewManager(observe(e, app.Get[session.Store](e), &cfg), cfg)
 		if err != nil {
 			return badConfig(err)
 		}
@@ -143,6 +139,17 @@ func defaultSessionConfig() SessionConfig {
 		StoreTimeout: cfg.StoreTimeout, SweepInterval: cfg.SweepInterval,
 		VisitorIdleTimeout: cfg.VisitorIdleTimeout, VisitorLifetime: cfg.VisitorLifetime,
 	}
+}
+
+// For returns the [session.Config] of an app under these settings, and whether
+// its cookie is the development one, for requests from this machine only.
+func (c SessionConfig) For(server app.ServerConfig) (cfg session.Config, development bool) {
+	cfg = c.config()
+	cfg.AddrHeader, cfg.TrustedProxies = server.ClientIPHeader, server.TrustedProxies
+	behindTLS := server.TLS() || len(server.TrustedProxies) > 0 || strings.HasPrefix(server.PublicURL, "https://")
+	development = !behindTLS && !server.Insecure && server.Loopback()
+	cfg.Insecure = server.Insecure && !server.TLS() || development
+	return cfg, development
 }
 
 func (c SessionConfig) config() session.Config {

@@ -20,8 +20,9 @@ var rooms = map[string][]string{
 	"store/sqlite":        {"session", "internal/sqlstore"},
 	"store/storetest":     {"session"},
 	"internal/sqlstore":   {"session"},
+	"internal/ops":        {"session", "store/sqlite"},
 	"app":                 {},
-	"modules":             {"app", "session", "store/memory", "store/sqlite"},
+	"modules":             {"app", "session", "store/memory", "store/sqlite", "internal/ops"},
 }
 
 func TestARoomImportsOnlyWhatItMay(t *testing.T) {
