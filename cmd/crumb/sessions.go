@@ -24,10 +24,10 @@ import (
 )
 
 func sessionsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "sessions", Short: "List, show and end sessions"}
+	cmd := &cobra.Command{Use: "sessions", Short: "List, show, follow and end sessions"}
 	settingFlags(cmd)
 	onlySubcommands(cmd)
-	cmd.AddCommand(listCommand(), showCommand(), revokeCommand())
+	cmd.AddCommand(listCommand(), showCommand(), revokeCommand(), sweepCommand(), tailCommand())
 	return cmd
 }
 

@@ -76,13 +76,17 @@ func withSessions(cmd *cobra.Command, f func(ctx context.Context, m *session.Man
 		return err
 	}
 	if version == 0 {
-		return app.WithHint(fmt.Errorf("%s has no tables of sessions whose names begin with %s", url, setting(a, "database", "table_prefix")),
-			"crumb serve and crumb schema apply create them; name another database with --database")
+		return noTables(a, url)
 	}
 	if _, err := a.Start(cmd.Context()); err != nil {
 		return err
 	}
 	return errors.Join(f(cmd.Context(), m, st), a.Stop(context.WithoutCancel(cmd.Context())))
+}
+
+func noTables(a *app.App, url string) error {
+	return app.WithHint(fmt.Errorf("%s has no tables of sessions whose names begin with %s", url, setting(a, "database", "table_prefix")),
+		"crumb serve and crumb schema apply create them; name another database with --database")
 }
 
 // schemaVersion returns the URL of the database and the version of the schema in
