@@ -109,7 +109,11 @@ func TestSeenTimes(t *testing.T) {
 							synctest.Wait()
 						}
 						at := time.Now()
-						together(1000, func(int) { b.send(nothing) })
+						var requests []*held // all have loaded before any of them is answered
+						for range 1000 {
+							requests = append(requests, b.hold(nothing))
+						}
+						together(1000, func(i int) { requests[i].finish() })
 						if err := stop(); err != nil {
 							t.Error(err)
 						}
