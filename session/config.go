@@ -44,8 +44,9 @@ type Config struct {
 	// browsers do not send the cookie back over plain HTTP.
 	Insecure bool
 
-	// KeepOnSignIn lists the prefixes of keys that outlive a sign-in, such as
-	// "cart". Defaults to none: an attacker could have planted them.
+	// KeepOnSignIn lists the keys that outlive a sign-in, and prefixes of such
+	// keys: "cart" keeps all that begin with "cart.". Defaults to none: an attacker
+	// could have planted them.
 	KeepOnSignIn []string
 
 	// Lifetime ends a signed-in session so long after the user proved who they
@@ -213,6 +214,12 @@ func (cfg *Config) check(shortest time.Duration) error {
 		if !p.IsValid() {
 			return fmt.Errorf("TrustedProxies holds an invalid prefix, %q; write it like 10.0.0.0/8", p)
 		}
+		if p.Addr().Is4In6() {
+			return fmt.Errorf("TrustedProxies holds %v, which matches nothing; write IPv4 addresses as such, like 10.0.0.0/8", p)
+		}
+	}
+	if !isToken(cfg.AddrHeader) {
+		return fmt.Errorf("AddrHeader is %q; it must be the name of a header, such as X-Forwarded-For", cfg.AddrHeader)
 	}
 	if cfg.AddrHeader == "Forwarded" {
 		return errors.New("AddrHeader is Forwarded (RFC 7239), which is not a plain list; have the proxy set X-Forwarded-For")

@@ -33,6 +33,8 @@ func TestNewManagerRefuses(t *testing.T) {
 		{"an empty prefix", session.Config{KeepOnSignIn: []string{""}}, []string{"KeepOnSignIn", `""`}},
 		{"a star for a prefix", session.Config{KeepOnSignIn: []string{"*"}}, []string{"KeepOnSignIn", `"*"`}},
 		{"a zero proxy", session.Config{TrustedProxies: []netip.Prefix{{}}}, []string{"TrustedProxies", "10.0.0.0/8"}},
+		{"a proxy as IPv4 in IPv6", session.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}}, []string{"TrustedProxies", "10.0.0.0/8"}},
+		{"a header that is none", session.Config{AddrHeader: "X Forwarded"}, []string{"AddrHeader", `"X Forwarded"`, "X-Forwarded-For"}},
 		{"the Forwarded header", session.Config{AddrHeader: "forwarded"}, []string{"AddrHeader", "X-Forwarded-For"}},
 		{"a cookie name with a blank", session.Config{CookieName: "my cookie"}, []string{"CookieName", `"my cookie"`, "letters"}},
 		{"a cookie name with a line break", session.Config{CookieName: "a\r\nSet-Cookie: b"}, []string{"CookieName", "letters"}},

@@ -93,9 +93,9 @@ func under(key, prefix string) bool {
 	return len(key) > len(prefix) && key[len(prefix)] == '.' && key[:len(prefix)] == prefix
 }
 
-// underAny reports whether key is in one of the groups.
+// underAny reports whether key is in one of the groups, or named itself.
 func underAny(key string, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(p string) bool { return under(key, p) })
+	return slices.ContainsFunc(prefixes, func(p string) bool { return key == p || under(key, p) })
 }
 
 // A Change is what one request did to a session. A zero field means unchanged.
@@ -130,7 +130,7 @@ type SignIn struct {
 	Remember bool
 	Idle     time.Duration
 	Absolute time.Time
-	Keep     []string // prefixes of keys that stay when the user changes
+	Keep     []string // keys, and prefixes of keys, that stay when the user changes
 }
 
 // A Renew replaces the secret. Alone it does nothing if From is no longer

@@ -374,6 +374,20 @@ func clone(rec *session.Record) *session.Record {
 	return &out
 }
 
+func TestASignInKeepsTheKeysNamedAndTheGroups(t *testing.T) {
+	rec := record(func(r *session.Record) {
+		r.Values = nil
+		for _, key := range []string{"cart.items", "cart.items.a", "cart.itemsold", "cart.x", "ui.theme", "uix.y"} {
+			r.Values = append(r.Values, session.Value{Key: key, JSON: []byte("1")})
+		}
+	})
+	out, err := (&session.Change{Now: t0, SignIn: &session.SignIn{User: "ann", At: t0, Idle: time.Hour, Absolute: t0.Add(time.Hour),
+		Keep: []string{"cart.items", "ui"}}, Renew: &session.Renew{From: rec.Secret, To: session.Hash{2}}}).Apply(rec)
+	if err != nil || text(out.Values) != "cart.items=1 cart.items.a=1 ui.theme=1" {
+		t.Fatalf("kept %s, %v", text(out.Values), err)
+	}
+}
+
 func TestApplyKeepsItsInvariants(t *testing.T) {
 	outcomes := map[string]int{}
 	for seed := range uint64(3000) {

@@ -15,6 +15,10 @@ import (
 // Put it inside panic recovery and request logging, and around the routes that
 // use sessions, not around static files. Inside another Handler of the same
 // Manager it does nothing; inside Optional it refuses what Optional let pass.
+//
+// The writer that next gets serves [http.ResponseController]. After a Hijack next
+// writes the head of the response itself: a new cookie is then in w.Header(), for
+// next to send along.
 func (m *Manager) Handler(next http.Handler) http.Handler { return m.handler(next, false) }
 
 // Optional is Handler for pages that can do without: if the store fails, next
