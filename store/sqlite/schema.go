@@ -90,7 +90,9 @@ func applyLocked(c *zs.Conn, prefix string) error {
 	case version > SchemaVersion:
 		return fmt.Errorf("the tables %s* have schema version %d and this program knows up to %d; run the newer program", prefix, version, SchemaVersion)
 	case version == SchemaVersion:
-		return nil
+		// BEGIN IMMEDIATE alone takes no lock on a file opened read-only, and is
+		// no error.
+		return exec(c, "DELETE FROM "+prefix+"schema WHERE 0")
 	}
 	return exec(c, Schema(prefix))
 }
