@@ -56,6 +56,7 @@ func startCmd(t *testing.T, dir string, cmd *exec.Cmd) *server {
 		}}
 	cmd.Dir, cmd.Stderr, cmd.Stdout = dir, s.log, s.out
 	cmd.Env = environ()
+	cmd.WaitDelay = patience // for output that a process left behind could hold open
 	s.stdin, _ = cmd.StdinPipe()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
