@@ -16,7 +16,7 @@ test:
 		echo 'go test -race ./...'; go test -race ./...; \
 	else \
 		echo 'No C compiler found: the tests run without the race detector.'; \
-		echo 'go test ./...'; go test ./...; \
+		echo 'go test ./...'; CGO_ENABLED=0 go test ./...; \
 	fi
 
 check: fmt vet staticcheck vuln test
@@ -42,10 +42,12 @@ docs:
 	go test ./internal/house -update
 
 fuzz:
-	@go list ./... | while read -r pkg; do \
-		go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r name; do \
-			echo "$$pkg $$name"; go test "$$pkg" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
-		done || exit 1; \
+	@for pkg in $$(go list ./...); do \
+		names=$$(go test -list '^Fuzz' "$$pkg") || { echo "$$names"; exit 1; }; \
+		for name in $$(echo "$$names" | grep '^Fuzz'); do \
+			echo "$$pkg $$name"; \
+			go test "$$pkg" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
 	done
 
 bench:
