@@ -84,7 +84,9 @@ func TestTheFourWaysPeersFail(t *testing.T) {
 		b := w.browser()
 		b.visit(func(s *session.Session) { s.SignIn("alice") })
 		thief := b.copy()
+		var id session.ID
 		slow := b.hold(do(func(s *session.Session) {
+			id = s.ID()
 			note.Set(s, "back")
 			hits.Add(s, 1)
 		}))
@@ -96,6 +98,10 @@ func TestTheFourWaysPeersFail(t *testing.T) {
 		}
 		if w.live() != 0 || w.store.count("Create") != 0 {
 			t.Errorf("%d sessions live after %d creates", w.live(), w.store.count("Create"))
+		}
+		rec, err := w.store.Store.Load(context.Background(), id)
+		if err != nil || !rec.Ended() || len(rec.Values) != 0 {
+			t.Errorf("the record is %+v, %v", rec, err)
 		}
 		if got := thief.user(); got != "" {
 			t.Errorf("the token still belongs to %q", got)
