@@ -114,12 +114,25 @@ func (m *Manager) create(ctx *callContext, rec *Record) error {
 		case errors.Is(err, ErrUnknown) && wait(ctx, try):
 			continue
 		case errors.Is(err, ErrExists) && try > 0:
-			if got, lerr := m.load(ctx, rec.ID); lerr == nil && got.Secret.equal(&rec.Secret) {
+			got, lerr := m.load(ctx, rec.ID)
+			switch {
+			case lerr == nil && got.Secret.equal(&rec.Secret):
 				return nil
+			case lerr != nil && !errors.Is(lerr, ErrNotFound):
+				return cannotTell(lerr)
 			}
 		}
 		return err
 	}
+}
+
+// cannotTell is the error of a call that was repeated, if err kept the manager
+// from learning whether the first time took effect.
+func cannotTell(err error) error {
+	if errors.Is(err, ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
 // update repeats an unknown outcome if doing c twice is the same as once.
@@ -151,8 +164,12 @@ func (m *Manager) signIn(ctx *callContext, base *Record, c *Change) (*Record, er
 		case errors.Is(err, ErrUnknown) && wait(ctx, try):
 			continue
 		case errors.Is(err, ErrStale) && try > 0:
-			if got, lerr := m.load(ctx, base.ID); lerr == nil && got.Secret.equal(&c.Renew.To) {
+			got, lerr := m.load(ctx, base.ID)
+			switch {
+			case lerr == nil && got.Secret.equal(&c.Renew.To) && !got.Ended():
 				return got, nil
+			case lerr != nil && !errors.Is(lerr, ErrNotFound):
+				return nil, cannotTell(lerr)
 			}
 		}
 		return rec, err
@@ -169,6 +186,9 @@ func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 		}
 		if errors.Is(err, ErrNotFound) && try > 0 {
 			got, lerr := m.load(ctx, rec.ID)
+			if lerr != nil && !errors.Is(lerr, ErrNotFound) {
+				return cannotTell(lerr)
+			}
 			if lerr == nil && got.Ended() && (got.Expires.Equal(now) || got.Expires.Equal(got.Seen) && got.Seen.After(now)) {
 				err = nil
 			}
