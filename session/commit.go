@@ -203,13 +203,15 @@ func (s *Session) end(ctx *callContext, now time.Time) error {
 // somebody signed in meanwhile, of a new one.
 func (s *Session) signIn(ctx *callContext, now time.Time, ops []Op) error {
 	p := s.p
-	in := &SignIn{User: p.user, At: p.at, Remember: p.remember, Keep: s.m.cfg.KeepOnSignIn}
+	// From now, not from the call of SignIn: requests with the former token are
+	// late for a minute after it is replaced.
+	in := &SignIn{User: p.user, At: now, Remember: p.remember, Keep: s.m.cfg.KeepOnSignIn}
 	if s.rec != nil {
 		in.Remember = in.Remember || s.rec.Remember && s.rec.User == p.user
 	}
-	in.Idle, in.Absolute = s.m.cfg.IdleTimeout, p.at.Add(s.m.cfg.Lifetime)
+	in.Idle, in.Absolute = s.m.cfg.IdleTimeout, now.Add(s.m.cfg.Lifetime)
 	if in.Remember {
-		in.Idle, in.Absolute = s.m.cfg.RememberIdleTimeout, p.at.Add(s.m.cfg.RememberLifetime)
+		in.Idle, in.Absolute = s.m.cfg.RememberIdleTimeout, now.Add(s.m.cfg.RememberLifetime)
 	}
 	if s.rec == nil {
 		return s.create(ctx, now, ops, in)

@@ -758,3 +758,18 @@ func TestASignOutNeverClaimsSuccess(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLateMinuteBeginsWhenTheTokenIsReplaced(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	b := w.browser()
+	b.visit(func(s *session.Session) { theme.Set(s, "dark") })
+	old := b.copy()
+	b.visit(func(s *session.Session) {
+		s.SignIn("alice")
+		w.clock.advance(10 * time.Minute) // a handler that goes on for long
+	})
+	wantQuiet(t, old.visit(func(s *session.Session) { hits.Add(s, 1) }))
+	if user := b.user(); user != "alice" {
+		t.Errorf("the browser is signed in as %q", user)
+	}
+}

@@ -89,8 +89,9 @@ func (k Key[T]) Update(ctx context.Context, s *Session, f func(T) (T, error)) (T
 
 // Take removes the value from the store, now, together with all that the request
 // changed so far, and returns it. Of requests that take the same value at once
-// exactly one gets it: for OAuth state, nonces, step-up grants. The errors are
-// those of [Session.Commit]; with one the value must not be used.
+// exactly one gets it: for OAuth state, nonces, step-up grants. A value that was
+// not there when the request loaded is not there, without asking the store. The
+// errors are those of [Session.Commit]; with one the value must not be used.
 func (k Key[T]) Take(ctx context.Context, s *Session) (v T, ok bool, err error) {
 	var taken json.RawMessage
 	err = s.exchange(ctx, k.name, func(old json.RawMessage) (json.RawMessage, error) {

@@ -613,7 +613,7 @@ func TestTimeoutHandler(t *testing.T) {
 			return http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				h.ServeHTTP(w, r)
 				done <- struct{}{}
-			}), time.Millisecond, "slow")
+			}), 100*time.Millisecond, "slow")
 		})
 		st.get("/start")
 		if a := st.get("/"); a.StatusCode != 503 || a.Header["Set-Cookie"] != nil {
