@@ -637,7 +637,7 @@ var mutants = []struct {
 		}
 		return out, err
 	})},
-	{"keeps all values at a sign-in", "a sign-in keeps no value but those under Keep", changing(func(rec *session.Record, c *session.Change) {
+	{"keeps all values at a sign-in", "a sign-in keeps no value but those in Keep or under it", changing(func(rec *session.Record, c *session.Change) {
 		if c.SignIn != nil {
 			in := *c.SignIn
 			for _, v := range rec.Values {
@@ -646,7 +646,7 @@ var mutants = []struct {
 			c.SignIn = &in
 		}
 	})},
-	{"leaves the secret at a sign-in", "a sign-in keeps no value but those under Keep", updating(func(m *model, base *session.Record, c *session.Change) (*session.Record, error) {
+	{"leaves the secret at a sign-in", "a sign-in keeps no value but those in Keep or under it", updating(func(m *model, base *session.Record, c *session.Change) (*session.Record, error) {
 		old := m.recs[base.ID]
 		out, err := m.apply(base.ID, c)
 		if err == nil && c.SignIn != nil {

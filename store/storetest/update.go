@@ -236,16 +236,16 @@ var updateChecks = []check{{
 		t.update(after, slow)
 	},
 }, {
-	name: "a sign-in keeps no value but those under Keep",
-	rule: "a sign-in sets the user, moves Auth, replaces the secret, begins new limits, and drops values from before except those under Keep; those of the same change stay",
+	name: "a sign-in keeps no value but those in Keep or under it",
+	rule: "a sign-in sets the user, moves Auth, replaces the secret, begins new limits, and drops values from before except the keys in Keep and those under them; those of the same change stay",
 	from: "session.SignIn, Change.Apply",
 	run: func(t *tester) {
-		base := t.holding(1, "a.b", `"planted"`, "cart", "0", "cart.items", "[1]", "cartoon.seen", "1")
+		base := t.holding(1, "a.b", `"planted"`, "cart", "0", "cart.items", "[1]", "cartoon.seen", "1", "ui.theme", "2", "ui.theme.old", "3", "ui.themes", "4")
 		t.create(base)
 		c := t.signIn("ana", secret(9), secret(2))
-		c.SignIn.Keep = []string{"cart"}
+		c.SignIn.Keep = []string{"cart", "ui.theme"}
 		c.Ops = []session.Op{set("a.new", "1")}
-		want := t.holding(1, "a.new", "1", "cart.items", "[1]")
+		want := t.holding(1, "a.new", "1", "cart", "0", "cart.items", "[1]", "ui.theme", "2", "ui.theme.old", "3")
 		want.User, want.SignedIn, want.Auth, want.Version = "ana", t.now, 1, 1
 		want.Idle, want.Expires, want.Absolute = 30*time.Minute, t.now.Add(30*time.Minute), t.now.Add(12*time.Hour)
 		want.Secret, want.OldSecret, want.OldUntil = secret(2), secret(1), t.now
