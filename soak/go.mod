@@ -7,6 +7,8 @@ replace github.com/crumb-go/crumb => ..
 require (
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/crumb-go/crumb v0.0.0-00010101000000-000000000000
+	golang.org/x/term v0.47.0
+	zombiezen.com/go/sqlite v1.4.2
 )
 
 require (
@@ -20,5 +22,4 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.61.1 // indirect
-	zombiezen.com/go/sqlite v1.4.2 // indirect
 )

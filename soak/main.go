@@ -1,0 +1,152 @@
+// Soak holds the large sizes: what takes minutes or hours to show. Each part that
+// has finished is kept in a folder, so that a run which was interrupted goes on
+// where it stopped.
+//
+//	go run .                           all, in some three hours
+//	go run . -only kill,sizes          some parts
+//	go run . -only mixed -mixed 8h     a night
+//	go run . -list                     the parts
+//
+// It ends with a table in Markdown, and leaves the figures in results.json.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Sizes are how large the parts are.
+type sizes struct {
+	Rounds    int           // of kill
+	Histories int           // of orders, for each store
+	Sessions  int           // of sizes, memory and sweep
+	Mixed     time.Duration // how long
+	Rate      int           // of mixed, requests/s
+}
+
+// A run is one call of the program.
+type run struct {
+	sizes
+	dir     string
+	results *results
+	bar     *bar
+}
+
+// A part is one thing to show. It returns nil figures only with an error.
+type part struct {
+	name, what string
+	run        func(ctx context.Context, r *run, before *figures) (*figures, error)
+}
+
+var parts = []part{
+	{"orders", "histories of calls and of visits at once have an order, also when answers are lost", runOrders},
+	{"kill", "what was acknowledged survives kill -9", runKills},
+	{"sizes", "SQLite from 1,000 sessions on: bytes each, time to load, update and list", runSizes},
+	{"memory", "the memory store: bytes each", runMemory},
+	{"sweep", "a sweep of expired sessions beside traffic", runSweep},
+	{"mixed", "mixed load: memory and goroutines stay flat", runMixed},
+	{"durability", "fdatasync comes before the answer, and counts share commits (needs strace)", runDurability},
+}
+
+func main() {
+	err := error(nil)
+	if role := os.Getenv(childEnv); role != "" {
+		err = runChild(role, os.Args[1:])
+	} else {
+		err = soak(os.Args[1:])
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func soak(args []string) error {
+	r := &run{}
+	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
+	flags.StringVar(&r.dir, "dir", "data", "keep results and databases in this `folder`")
+	only := flags.String("only", "", "run only these `parts`, with commas between")
+	again := flags.Bool("again", false, "run parts that have finished once more")
+	list := flags.Bool("list", false, "list the parts and exit")
+	flags.IntVar(&r.Rounds, "rounds", 1000, "how often kill -9 strikes")
+	flags.IntVar(&r.Histories, "histories", 1000, "how many histories of each kind, for each store")
+	flags.IntVar(&r.Sessions, "sessions", 1_000_000, "how many sessions sizes, memory and sweep go up to")
+	flags.DurationVar(&r.Mixed, "mixed", time.Hour, "how long mixed load lasts")
+	flags.IntVar(&r.Rate, "rate", 400, "requests a second of mixed load")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *list {
+		for _, p := range parts {
+			fmt.Printf("%-11s %s\n", p.name, p.what)
+		}
+		return nil
+	}
+	chosen, err := choose(*only)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return err
+	}
+	if r.results, err = readResults(r.dir); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	return errors.Join(r.all(ctx, chosen, *again), r.results.report(os.Stdout))
+}
+
+// choose returns the parts named in list, or all.
+func choose(list string) (chosen []part, err error) {
+	if list == "" {
+		return parts, nil
+	}
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(parts, func(p part) bool { return p.name == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no part %q; -list shows them", name)
+		}
+		chosen = append(chosen, parts[i])
+	}
+	return chosen, nil
+}
+
+// all runs the parts one after the other. One that fails does not stop the others.
+func (r *run) all(ctx context.Context, chosen []part, again bool) error {
+	var errs []error
+	for _, p := range chosen {
+		before := r.results.Parts[p.name]
+		if before != nil && before.Done && !again {
+			continue
+		}
+		if before == nil || before.Done {
+			before = &figures{}
+		}
+		earlier := before.Took
+		before.What = p.what
+		r.bar = newBar(p.name)
+		began := time.Now()
+		f, err := p.run(ctx, r, before)
+		r.bar.clear()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
+		}
+		if f != nil {
+			f.What, f.Took = p.what, earlier+time.Since(began).Round(time.Second)
+			f.Done = err == nil && ctx.Err() == nil
+			errs = append(errs, r.results.keep(p.name, f))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
