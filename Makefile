@@ -39,7 +39,7 @@ api:
 	go test ./internal/apitxt -update
 
 docs:
-	go test ./internal/house -update
+	go test ./internal/house -run Guide -update
 
 fuzz:
 	@for pkg in $$(go list ./...); do \
