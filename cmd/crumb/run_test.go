@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/sqlite"
 )
 
@@ -75,6 +79,55 @@ func TestPlain(t *testing.T) {
 	} {
 		if got := plain(s); got != want {
 			t.Errorf("plain(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
+
+func TestALongListIsWhole(t *testing.T) {
+	t.Parallel()
+	const n = pageSize + 345
+	url := "sqlite:" + filepath.Join(t.TempDir(), "crumb.db")
+	st, err := sqlite.Open(t.Context(), url, sqlite.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Go(func() { // so that they share commits
+			rec := seeds(now)[0]
+			rec.ID = session.ID(fmt.Sprintf("long-%011d", i))
+			if err := st.Create(t.Context(), rec); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	list := func(args ...string) string {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		if code := run(t.Context(), append([]string{"sessions", "--database", url}, args...), nil, &stdout, &stderr); code != 0 {
+			t.Errorf("%q exits with %d: %s", args, code, &stderr)
+		}
+		return stdout.String()
+	}
+	for limit, want := range map[string]int{"0": n, "7": 7, "1000": pageSize, "1001": pageSize + 1} {
+		if got := strings.Count(list("list", "--limit", limit), "\n"); got != want+1 {
+			t.Errorf("--limit %s: %d lines, want %d and the header", limit, got, want)
+		}
+		var sessions []sessionJSON
+		if err := json.Unmarshal([]byte(list("list", "--limit", limit, "--json")), &sessions); err != nil {
+			t.Fatal(err)
+		}
+		ids := map[session.ID]bool{}
+		for _, in := range sessions {
+			ids[in.ID] = true
+		}
+		if len(ids) != want {
+			t.Errorf("--limit %s: %d sessions, want %d", limit, len(ids), want)
 		}
 	}
 }
