@@ -413,7 +413,7 @@ func TestClientAddress(t *testing.T) {
 
 type stubborn struct{ panics bool }
 
-var errStubborn = errors.New("I will not be written")
+var errStubborn = errors.New("it will not be written")
 
 func (s stubborn) MarshalJSON() ([]byte, error) {
 	if s.panics {
@@ -974,7 +974,7 @@ func TestOutsideTheMiddleware(t *testing.T) {
 	t.Run("FromContext finds the session of a derived context", func(t *testing.T) {
 		w := newWorld(t, session.Config{})
 		w.browser().get(func(s *session.Session, _ http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), "k", "v"), time.Minute)
+			ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), struct{}{}, "v"), time.Minute)
 			defer cancel()
 			if got, ok := session.FromContext(ctx); !ok || got != s {
 				t.Error(got, ok)

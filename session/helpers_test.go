@@ -454,37 +454,6 @@ func times(n int, h hook) hook {
 	}
 }
 
-// A gate stops one call.
-type gate struct {
-	reached chan struct{} // closed when the call is at the gate
-	opened  chan struct{}
-}
-
-func (g *gate) open() { close(g.opened) }
-
-// gateBefore stops the next call of method before it reaches the store.
-func (st *spyStore) gateBefore(method string) *gate {
-	g := &gate{make(chan struct{}), make(chan struct{})}
-	st.on(method, times(1, func(_ storeCall, do func() error) error {
-		close(g.reached)
-		<-g.opened
-		return do()
-	}))
-	return g
-}
-
-// gateAfter stops the next call of method when the store has done it.
-func (st *spyStore) gateAfter(method string) *gate {
-	g := &gate{make(chan struct{}), make(chan struct{})}
-	st.on(method, times(1, func(_ storeCall, do func() error) error {
-		err := do()
-		close(g.reached)
-		<-g.opened
-		return err
-	}))
-	return g
-}
-
 func (st *spyStore) call(c storeCall, do func() error) error {
 	st.mu.Lock()
 	st.calls = append(st.calls, c)

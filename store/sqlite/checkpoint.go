@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	zs "zombiezen.com/go/sqlite"
@@ -28,7 +27,6 @@ type checkpointer struct {
 	logger *slog.Logger
 	wake   chan struct{}
 	ended  chan struct{}
-	once   sync.Once
 	failed time.Time // when that was last logged
 
 	// These are the writer's.

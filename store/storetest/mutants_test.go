@@ -1084,9 +1084,15 @@ func TestAStoreThatKeepsTheContractPasses(t *testing.T) {
 func TestEachBrokenStoreIsCaught(t *testing.T) {
 	for _, mutant := range mutants {
 		t.Run("a store that "+mutant.name, func(t *testing.T) {
-			m := newModel()
-			mutant.mutate(m)
-			r := record(t, mutant.caught, m)
+			// Where the fault is a race a busy machine may hide it once, not always.
+			var r *recorder
+			for range 20 {
+				m := newModel()
+				mutant.mutate(m)
+				if r = record(t, mutant.caught, m); len(r.failures) > 0 {
+					break
+				}
+			}
 			if len(r.failures) == 0 {
 				t.Fatalf("the check %q does not catch it", mutant.caught)
 			}
