@@ -111,7 +111,7 @@ func (c *caller) change(at time.Time) *session.Change {
 	case 2:
 		ch.Came = &session.Came{Secret: c.base().Secret, Until: at.Add(10 * time.Second)}
 	case 3:
-		ch.Addr, ch.Agent = netip.MustParseAddr("2001:db8::"+strconv.Itoa(c.n)), "soak "+strconv.Itoa(c.calls)
+		ch.Addr, ch.Agent = netip.AddrFrom16([16]byte{0: 0x20, 15: byte(c.n)}), "soak "+strconv.Itoa(c.calls)
 	}
 	for range 1 + c.rng.IntN(2) {
 		ch.Ops = append(ch.Ops, c.op())

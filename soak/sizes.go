@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/crumb-go/crumb/session"
+	"github.com/crumb-go/crumb/store/memory"
+	"github.com/crumb-go/crumb/store/sqlite"
+)
+
+const (
+	sizesRounds  = 9
+	sizesLoads   = 2000
+	sizesUpdates = 300
+	sizesLists   = 200
+)
+
+// A sized is a database of so many sessions and what was measured with it, one
+// figure a round.
+type sized struct {
+	n     int
+	path  string
+	store *sqlite.Store
+
+	loadP50, loadP99, updateP50, updateP99, listP50, listP99 []float64
+	perByte                                                  float64
+	filled                                                   time.Duration
+}
+
+func runSizes(ctx context.Context, r *run, f *figures) (*figures, error) {
+	fl := &filling{now: time.Now().UTC(), prefix: "s"}
+	dir := filepath.Join(r.dir, "sizes")
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+		return nil, err
+	}
+	var all []*sized
+	for n := 1000; n <= r.Sessions; n *= 10 {
+		s := &sized{n: n, path: filepath.Join(dir, fmt.Sprintf("%d.db", n))}
+		if err := s.make(ctx, fl, r.bar); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+		defer func() { s.store.Close() }()
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for round := range sizesRounds {
+		for _, s := range all { // by turns, so that a slow minute of the machine hits all alike
+			r.bar.at(round, sizesRounds, "rounds")
+			if err := s.measure(ctx, fl, rng); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return f, reportSizes(f, fl, all)
+}
+
+// make fills a database, closes it to see its size, and opens it again.
+func (s *sized) make(ctx context.Context, fl *filling, b *bar) error {
+	st, err := sqlite.Open(ctx, s.path, sqlite.Config{})
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := errors.Join(fl.fill(ctx, st, 0, s.n, b), st.Close()); err != nil {
+		return err
+	}
+	s.filled = time.Since(began)
+	s.perByte = float64(fileSize(s.path)) / float64(s.n)
+	s.store, err = sqlite.Open(ctx, s.path, sqlite.Config{})
+	return err
+}
+
+// measure makes one round: loads and updates of sessions at random, one after the
+// other, and lists of one user's sessions.
+func (s *sized) measure(ctx context.Context, fl *filling, rng *rand.Rand) error {
+	loads, recs := make([]time.Duration, 0, sizesLoads), make([]*session.Record, 0, sizesLoads)
+	for range sizesLoads {
+		id := fl.id(rng.IntN(s.n))
+		began := time.Now()
+		rec, err := s.store.Load(ctx, id)
+		if err != nil {
+			return err
+		}
+		loads, recs = append(loads, time.Since(began)), append(recs, rec)
+	}
+	updates := make([]time.Duration, 0, sizesUpdates)
+	for _, rec := range recs[:sizesUpdates] {
+		began := time.Now()
+		if _, err := s.store.Update(ctx, rec, addOne(rec, fl.now)); err != nil {
+			return err
+		}
+		updates = append(updates, time.Since(began))
+	}
+	lists := make([]time.Duration, 0, sizesLists)
+	for range sizesLists {
+		q := session.Query{User: userOf(rng.IntN(s.n)), Limit: 100, Now: fl.now}
+		began := time.Now()
+		page, err := s.store.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		if len(page) != usersSessions {
+			return fmt.Errorf("%s has %d sessions, not %d", q.User, len(page), usersSessions)
+		}
+		lists = append(lists, time.Since(began))
+	}
+	for _, m := range []struct {
+		to   *[]float64
+		from []time.Duration
+		q    float64
+	}{
+		{&s.loadP50, loads, 0.5}, {&s.loadP99, loads, 0.99}, {&s.updateP50, updates, 0.5}, {&s.updateP99, updates, 0.99},
+		{&s.listP50, lists, 0.5}, {&s.listP99, lists, 0.99},
+	} {
+		*m.to = append(*m.to, float64(quantile(m.from, m.q)))
+	}
+	return nil
+}
+
+func reportSizes(f *figures, fl *filling, all []*sized) error {
+	f.Rows = nil
+	last := all[len(all)-1]
+	f.add(fmt.Sprintf("to make %d sessions with 128 clients", last.n), "%v, %.0f/s", last.filled.Round(time.Second), float64(last.n)/last.filled.Seconds())
+	f.add("data of a session: ID, user, agent, keys and values", "%d bytes", dataBytes(fl.record(0)))
+	for _, s := range all {
+		f.add(fmt.Sprintf("%d sessions: on disk, each", s.n), "%.0f bytes", s.perByte)
+	}
+	var errs []error
+	for _, m := range []struct {
+		name     string
+		p50, p99 func(s *sized) []float64
+		must     bool
+	}{
+		{"load", func(s *sized) []float64 { return s.loadP50 }, func(s *sized) []float64 { return s.loadP99 }, true},
+		{"update", func(s *sized) []float64 { return s.updateP50 }, func(s *sized) []float64 { return s.updateP99 }, true},
+		{"list of a user's 20 sessions", func(s *sized) []float64 { return s.listP50 }, func(s *sized) []float64 { return s.listP99 }, false},
+	} {
+		for _, s := range all {
+			ratio := median(m.p50(s)) / median(m.p50(all[0]))
+			f.add(fmt.Sprintf("%d sessions: %s, p50 and p99 (p50 as a multiple of 1000 sessions')", s.n, m.name), "%v, %v (%.2f×)",
+				roundish(median(m.p50(s))), roundish(median(m.p99(s))), ratio)
+			if m.must && ratio > 2 {
+				errs = append(errs, fmt.Errorf("with %d sessions a %s takes %.2f times as long as with %d", s.n, m.name, ratio, all[0].n))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func roundish(ns float64) time.Duration { return quantile([]time.Duration{time.Duration(ns)}, 0) }
+
+func runMemory(ctx context.Context, r *run, f *figures) (*figures, error) {
+	fl := &filling{now: time.Now().UTC(), prefix: "m"}
+	st := memory.New()
+	before := heap()
+	began := time.Now()
+	if err := fl.fill(ctx, st, 0, r.Sessions, r.bar); err != nil {
+		return nil, err
+	}
+	took := time.Since(began)
+	each := float64(heap()-before) / float64(r.Sessions)
+	data, shared := 0.0, 0
+	for n := range 1000 {
+		data += float64(dataBytes(fl.record(n))) / 1000
+	}
+	for _, key := range fillKeys {
+		shared += len(key)
+	}
+	over := each - data + float64(shared) // the names of the keys are there once
+	f.Rows = nil
+	f.add("sessions made", "%d in %v", r.Sessions, took.Round(time.Second))
+	f.add("heap for a session of eight values", "%.0f bytes", each)
+	f.add("of these its data: ID, user, agent and values", "%.0f bytes", data-float64(shared))
+	f.add("memory over its data", "%.0f bytes", over)
+	loads := make([]time.Duration, 0, 100_000)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range cap(loads) {
+		id := fl.id(rng.IntN(r.Sessions))
+		t := time.Now()
+		if _, err := st.Load(ctx, id); err != nil {
+			return nil, err
+		}
+		loads = append(loads, time.Since(t))
+	}
+	f.add("load, p50 and p99", "%v, %v", quantile(loads, 0.5), quantile(loads, 0.99))
+	runtime.KeepAlive(st)
+	if over > 1024 {
+		return f, fmt.Errorf("%.0f bytes over its data a session", over)
+	}
+	return f, nil
+}
+
+// heap returns what is in use after a collection.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
