@@ -974,7 +974,8 @@ func TestOutsideTheMiddleware(t *testing.T) {
 	t.Run("FromContext finds the session of a derived context", func(t *testing.T) {
 		w := newWorld(t, session.Config{})
 		w.browser().get(func(s *session.Session, _ http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), struct{}{}, "v"), time.Minute)
+			type key struct{}
+			ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), key{}, "v"), time.Minute)
 			defer cancel()
 			if got, ok := session.FromContext(ctx); !ok || got != s {
 				t.Error(got, ok)
