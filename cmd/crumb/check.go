@@ -110,7 +110,7 @@ func (c *checker) print(w io.Writer) error {
 			fmt.Fprintf(w, "      hint: %s\n", plain(f.Hint))
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d checks: %d ok, %d warnings, %d failed\n", len(c.findings), c.count(fine), c.count(warning), c.count(failing))
+	_, err := fmt.Fprintf(w, "%d checks: %d ok, %d warn, %d fail\n", len(c.findings), c.count(fine), c.count(warning), c.count(failing))
 	return err
 }
 
@@ -403,7 +403,7 @@ func (c *checker) checkClock(in *sqlite.Inspection) {
 	case written.After(c.now.Add(time.Minute)):
 		c.fail(check, hint, "%s was written %s from now", in.Path, span(written.Sub(c.now)))
 	case in.Future > 0:
-		c.fail(check, hint, "%s were created up to %s from now: the clock was set back, or that of another machine is ahead", plural(int(in.Future)), span(in.Ahead))
+		c.fail(check, hint, "%s created up to %s from now: the clock was set back, or that of another machine is ahead", plural(int(in.Future)), span(in.Ahead))
 	default:
 		c.ok(check, "%s", c.now.Format("2006-01-02 15:04:05 MST"))
 	}

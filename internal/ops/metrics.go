@@ -40,7 +40,6 @@ type Metrics struct {
 	feed   feed
 	census census
 	stats  interface{ Stats() sqlite.Stats } // nil if the store has none
-	start  time.Time
 }
 
 // A counter is a store that can count the sessions that live. Without it the
@@ -51,7 +50,7 @@ type counter interface {
 
 // New returns metrics about store, whose calls [Metrics.Store] counts.
 func New(store session.Store) *Metrics {
-	m := &Metrics{start: time.Now()}
+	m := &Metrics{}
 	m.census.store, _ = store.(counter)
 	m.stats, _ = store.(interface{ Stats() sqlite.Stats })
 	return m
@@ -182,7 +181,7 @@ func (m *Metrics) writeProcess(t *text) {
 	t.metric("crumb_build_info", "gauge", "The program that runs; always 1.")
 	t.sample("crumb_build_info", 1, "version", version, "revision", revision, "go", runtime.Version())
 	t.metric("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.")
-	t.sample("process_start_time_seconds", float64(m.start.UnixMilli())/1000)
+	t.sample("process_start_time_seconds", float64(began.UnixMilli())/1000)
 	samples := []rtm.Sample{
 		{Name: "/sched/goroutines:goroutines"}, {Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/total:bytes"}, {Name: "/gc/cycles/total:gc-cycles"},
