@@ -116,7 +116,8 @@ type loadResult struct {
 	PerSecond float64 `json:"per_second"`
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
-	CPU       float64 `json:"server_cpu_us"` // of the server, each request
+	CPU       float64 `json:"server_cpu_us"` // each request
+	ClientCPU float64 `json:"client_cpu_us"`
 }
 
 // load sends each connection's request over and over for a time.
@@ -138,7 +139,7 @@ func load(addr string, requests [][]byte, d time.Duration) (loadResult, error) {
 		defer c.close()
 		clients[i] = c
 	}
-	began := time.Now()
+	began, cpu := time.Now(), cpuTime()
 	for i, c := range clients {
 		group.Go(func() {
 			n, failed, took, err := c.repeat(requests[i], &stop)
@@ -157,6 +158,7 @@ func load(addr string, requests [][]byte, d time.Duration) (loadResult, error) {
 	group.Wait()
 	sum.PerSecond = float64(sum.Requests-sum.Failed) / time.Since(began).Seconds()
 	if len(all) > 0 {
+		sum.ClientCPU = float64((cpuTime() - cpu).Microseconds()) / float64(sum.Requests)
 		slices.Sort(all)
 		sum.P50, sum.P99 = all[len(all)/2], all[len(all)*99/100]
 	}

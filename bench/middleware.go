@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // What the middleware is measured at.
@@ -25,6 +26,7 @@ var middlewareOps = []string{opCounter, opRead, opIdle, opBare, opNew}
 // A cost is what one request costs in one round.
 type cost struct {
 	NS     float64 `json:"ns"`
+	CPU    float64 `json:"cpu_ns"` // of all threads, which other work on the machine stretches less
 	Bytes  float64 `json:"bytes"`
 	Allocs float64 `json:"allocs"`
 }
@@ -70,9 +72,10 @@ func measurePeer(b *bench, p *peer) error {
 		if handler == nil || !b.wants("middleware", p.short, op) {
 			continue
 		}
-		r := testing.Benchmark(func(tb *testing.B) { serveMany(tb, handler, cookie) })
+		var cpu time.Duration
+		r := testing.Benchmark(func(tb *testing.B) { cpu = serveMany(tb, handler, cookie) })
 		n := float64(r.N)
-		c := cost{float64(r.T.Nanoseconds()) / n, float64(r.MemBytes) / n, float64(r.MemAllocs) / n}
+		c := cost{float64(r.T.Nanoseconds()) / n, float64(cpu.Nanoseconds()) / n, float64(r.MemBytes) / n, float64(r.MemAllocs) / n}
 		b.res.addCost(p.short, op, c)
 		b.progress("middleware %-15s %-8s %9.0f ns %7.0f B %5.0f allocs", p.short, op, c.NS, c.Bytes, c.Allocs)
 	}
@@ -119,20 +122,23 @@ func request(cookie string) *http.Request {
 }
 
 // serveMany serves the same request over and over. Some middleware changes the
-// request itself, so each time it is as it was.
-func serveMany(tb *testing.B, h http.Handler, cookie string) {
+// request itself, so each time it is as it was. It returns the CPU time of all.
+func serveMany(tb *testing.B, h http.Handler, cookie string) time.Duration {
 	proto := request(cookie)
 	r := new(http.Request)
 	w := &nullWriter{header: http.Header{}}
 	tb.ReportAllocs()
+	before := cpuTime()
 	for tb.Loop() {
 		*r = *proto
 		clear(w.header)
 		h.ServeHTTP(w, r)
 	}
+	cpu := cpuTime() - before
 	if w.code != 0 && w.code != http.StatusOK {
 		tb.Fatalf("status %d", w.code)
 	}
+	return cpu
 }
 
 // A nullWriter costs nothing.

@@ -82,7 +82,8 @@ func (r *results) addLoad(peer, name string, round int, l loadResult) {
 		a.Requests += l.Requests
 		a.Failed += l.Failed
 		a.PerSecond = (a.PerSecond + l.PerSecond) / 2
-		a.P50, a.P99, a.CPU = (a.P50+l.P50)/2, (a.P99+l.P99)/2, (a.CPU+l.CPU)/2
+		a.P50, a.P99 = (a.P50+l.P50)/2, (a.P99+l.P99)/2
+		a.CPU, a.ClientCPU = (a.CPU+l.CPU)/2, (a.ClientCPU+l.ClientCPU)/2
 		return
 	}
 	r.Servers[peer][name] = append(list, l)
@@ -104,6 +105,7 @@ func column[T any](rounds []T, f func(T) float64) []float64 {
 	return list
 }
 
+func cpuOf(c cost) float64             { return c.CPU }
 func nsOf(c cost) float64              { return c.NS }
 func perSecondOf(l loadResult) float64 { return l.PerSecond }
 func medianNS(rounds []cost) float64   { return median(column(rounds, nsOf)) }
@@ -136,13 +138,21 @@ func ratio(a, b []float64) float64 {
 }
 
 // faster returns how many times as fast a is as b.
-func (r *results) faster(a, b, op string) float64 {
-	return ratio(column(r.Middleware[b][op], nsOf), column(r.Middleware[a][op], nsOf))
+func (r *results) faster(a, b, op string, f func(cost) float64) float64 {
+	return ratio(column(r.Middleware[b][op], f), column(r.Middleware[a][op], f))
 }
 
 // rate returns the requests/s of one case over those of another.
 func (r *results) rate(a, aCase, b, bCase string) float64 {
 	return ratio(column(r.Servers[a][aCase], perSecondOf), column(r.Servers[b][bCase], perSecondOf))
+}
+
+// ofPlainByCPU returns what part of the plain server's requests/s the CPU time of
+// server and load would allow on two cores that do nothing else: near ofPlain if
+// the machine was quiet, and the truer figure if it was not.
+func (r *results) ofPlainByCPU(peer, name string) float64 {
+	both := func(l loadResult) float64 { return l.CPU + l.ClientCPU }
+	return ratio(column(r.Servers["none"][opIdle], both), column(r.Servers[peer][name], both))
 }
 
 func (r *results) ofPlain(peer, name string) float64 { return r.rate(peer, name, "none", opIdle) }
@@ -177,10 +187,12 @@ func (r *results) printMiddleware(w io.Writer) {
 	}
 	for _, short := range []string{"crumb-memory", "crumb-sqlite"} {
 		row := []string{peerByName(short).name + ", times as fast as " + peerByName(rivals[short]).name}
+		byCPU := []string{"the same, by CPU time"}
 		for _, op := range middlewareOps {
-			row = append(row, times(r.faster(short, rivals[short], op)))
+			row = append(row, times(r.faster(short, rivals[short], op, nsOf)))
+			byCPU = append(byCPU, times(r.faster(short, rivals[short], op, cpuOf)))
 		}
-		rows = append(rows, row)
+		rows = append(rows, row, byCPU)
 	}
 	fmt.Fprint(w, "\nTime, bytes and allocations; 8 values in the session.\n\n")
 	printTable(w, rows)
@@ -190,7 +202,7 @@ func (r *results) printServers(w io.Writer) {
 	if len(r.Servers) == 0 {
 		return
 	}
-	rows := [][]string{{"whole server", "requests/s", "of plain", "of scs", "p50", "p99", "server CPU a request"}}
+	rows := [][]string{{"whole server", "requests/s", "of plain", "by CPU time", "of scs", "p50", "p99", "server CPU a request"}}
 	add := func(c serverCase) {
 		l := r.Servers[c.peer][c.name()]
 		if len(l) == 0 {
@@ -208,7 +220,7 @@ func (r *results) printServers(w io.Writer) {
 		if failed := medianOf(l, func(l loadResult) float64 { return float64(l.Failed) / float64(l.Requests) }); failed > 0 {
 			rate += fmt.Sprintf(" (%.1f %% failed)", 100*failed)
 		}
-		rows = append(rows, []string{c.title(), rate, percent(r.ofPlain(c.peer, c.name())), of,
+		rows = append(rows, []string{c.title(), rate, percent(r.ofPlain(c.peer, c.name())), percent(r.ofPlainByCPU(c.peer, c.name())), of,
 			fmt.Sprintf("%.2f ms", medianOf(l, func(l loadResult) float64 { return l.P50 })),
 			fmt.Sprintf("%.2f ms", medianOf(l, func(l loadResult) float64 { return l.P99 })), cpu})
 	}

@@ -36,7 +36,7 @@ func (r *results) judge() {
 		if len(rounds) == 0 {
 			continue
 		}
-		atLeast("memory, "+c.name+", over scs + memstore", r.faster("crumb-memory", "scs-memory", c.op), 20, 35, times)
+		atLeast("memory, "+c.name+", over scs + memstore", r.faster("crumb-memory", "scs-memory", c.op, nsOf), 20, 35, times)
 		atMost("memory, "+c.name+", allocations", medianAllocs(rounds), 8, 5, count)
 		atMost("memory, "+c.name+", bytes", medianBytes(rounds), 1536, 614, size)
 	}
