@@ -180,3 +180,28 @@ func signedIn(i int, user string) *session.Record {
 	rec.User, rec.SignedIn, rec.Auth = user, now, 1
 	return rec
 }
+
+func TestCountIsByClassAndOfThoseThatLive(t *testing.T) {
+	st := memory.New()
+	n := 0
+	create := func(user string, remember bool, expires time.Duration, idle time.Duration) {
+		n++
+		rec := &session.Record{Idle: idle}
+		rec.ID, rec.User, rec.Remember, rec.Expires = session.ID(fmt.Sprintf("count-%010d", n)), user, remember, now.Add(expires)
+		if err := st.Create(ctx, rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create("", false, time.Minute, time.Hour)
+	create("", false, 0, time.Hour)
+	create("", false, time.Minute, 0)
+	create("ana", false, time.Minute, time.Hour)
+	create("ana", false, time.Minute, time.Hour)
+	create("ana", true, time.Minute, time.Hour)
+	create("bea", true, time.Minute, time.Hour)
+	create("bea", true, time.Microsecond, time.Hour)
+	create("bea", true, -time.Minute, time.Hour)
+	if a, b, c, err := st.Count(ctx, now); a != 1 || b != 2 || c != 3 || err != nil {
+		t.Errorf("it counts %d, %d, %d, %v", a, b, c, err)
+	}
+}
