@@ -3,7 +3,7 @@
 # make api    write api.txt anew after a change of the public surface
 # make docs   write the tables in docs that come from the code anew
 # make fuzz   each fuzz test for FUZZTIME
-# make bench  the benchmarks
+# make bench  Crumb against its peers, in one run of some five minutes: docs/performance.md
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME = 20s
@@ -51,4 +51,4 @@ fuzz:
 	done
 
 bench:
-	go test -run '^$$' -bench . -benchmem ./...
+	cd bench && go run .
