@@ -88,9 +88,16 @@ func (c *call) do(st *session.Record) (a answer, after *session.Record) {
 	}
 }
 
-// callModel is a record on which calls happen one after the other.
-var callModel = porcupine.Model{
-	Init: func() any { return (*session.Record)(nil) },
+// callModel is a record on which calls happen one after the other, none at first.
+var callModel = callModelFrom(nil)
+
+func callModelFrom(first *session.Record) porcupine.Model {
+	model := callSteps
+	model.Init = func() any { return first }
+	return model
+}
+
+var callSteps = porcupine.Model{
 	Step: func(state, input, output any) (bool, any) {
 		st, c, got := state.(*session.Record), input.(*call), output.(answer)
 		if got.Err == errRefused {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -25,13 +26,12 @@ const (
 // store until it is killed; then the file is opened again and every session that
 // was called looked at.
 type killing struct {
-	path   string
-	shared []event                        // of the session that outlives rounds
-	left   map[session.ID]*session.Record // as each session was when its rounds were over; nil is none
-	calls  int                            // acknowledged
-	lost   int                            // begun and not acknowledged
-	ended  int                            // sessions that ended or were deleted
-	took   []time.Duration                // to open the file again
+	path  string
+	left  map[session.ID]*session.Record // as each session was when its rounds were over; nil is none
+	calls int                            // acknowledged
+	lost  int                            // begun and not acknowledged
+	ended int                            // sessions that ended or were deleted
+	took  []time.Duration                // to open the file again
 }
 
 func newKilling(dir string) *killing {
@@ -39,7 +39,7 @@ func newKilling(dir string) *killing {
 }
 
 // round lets a child work for some events and kills it.
-func (k *killing) round(ctx context.Context, n int, shared session.ID, events int) error {
+func (k *killing) round(ctx context.Context, n int, shared session.ID, after int) error {
 	child, err := newChild(ctx, "load", k.path, fmt.Sprint(n), string(shared))
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (k *killing) round(ctx context.Context, n int, shared session.ID, events in
 	if err := child.Start(); err != nil {
 		return err
 	}
-	var own []event
+	var events []event
 	acknowledged := 0
 	ids := map[session.ID]bool{}
 	byClient := map[[2]int]session.ID{}
@@ -63,12 +63,8 @@ func (k *killing) round(ctx context.Context, n int, shared session.ID, events in
 		} else {
 			acknowledged++
 		}
-		if byClient[at] == shared {
-			k.shared = append(k.shared, e)
-		} else {
-			own = append(own, e)
-		}
-		if events--; events == 0 {
+		events = append(events, e)
+		if after--; after == 0 {
 			err = child.Process.Kill()
 		}
 	})
@@ -78,12 +74,13 @@ func (k *killing) round(ctx context.Context, n int, shared session.ID, events in
 	}
 	k.calls += acknowledged
 	k.lost += len(byClient) - acknowledged
-	return k.look(ctx, own, ids, shared, n)
+	return k.look(ctx, events, ids, n)
 }
 
-// look opens the file again, loads every session of ids, and checks the histories
-// that are over.
-func (k *killing) look(ctx context.Context, own []event, ids map[session.ID]bool, shared session.ID, round int) error {
+// look opens the file again, loads every session of ids, and checks the history of
+// each from what it was when the round began to what it is now. What was under way
+// when the child was killed has happened by now or never will.
+func (k *killing) look(ctx context.Context, events []event, ids map[session.ID]bool, round int) error {
 	began := time.Now()
 	st, err := sqlite.Open(ctx, k.path, sqlite.Config{})
 	if err != nil {
@@ -91,43 +88,28 @@ func (k *killing) look(ctx context.Context, own []event, ids map[session.ID]bool
 	}
 	k.took = append(k.took, time.Since(began))
 	defer st.Close()
-	n := 0
+	rec := &recorder{to: func(e event) error {
+		events = append(events, e)
+		return nil
+	}}
+	now := map[session.ID]*session.Record{}
+	looker := caller{n: -1, store: st, rec: rec}
 	for id := range ids {
-		events := &own
-		if id == shared {
-			events = &k.shared
-		}
-		rec := &recorder{to: func(e event) error {
-			*events = append(*events, e)
-			return nil
-		}}
-		looker := caller{n: -1 - round, calls: n, store: st, rec: rec, id: id}
+		looker.id = id
 		a, err := looker.do(ctx, &call{What: "load"})
 		if err != nil {
 			return err
 		}
-		n++
-		k.left[id] = a.Rec
-		if a.Rec == nil || a.Rec.Ended() {
+		if now[id] = a.Rec; a.Rec == nil || a.Rec.Ended() {
 			k.ended++
 		}
 	}
-	for id, history := range operations(own) {
-		if err := check(callModel, history, ""); err != nil {
+	for id, history := range operations(events) {
+		if err := check(callModelFrom(k.left[id]), history, ""); err != nil {
 			return fmt.Errorf("session %s: %w", id, err)
 		}
 	}
-	return nil
-}
-
-// endShared checks the history of the session that outlived some rounds.
-func (k *killing) endShared() error {
-	for id, history := range operations(k.shared) {
-		if err := check(callModel, history, ""); err != nil {
-			return fmt.Errorf("session %s, which lived through several kills: %w", id, err)
-		}
-	}
-	k.shared = nil
+	maps.Copy(k.left, now)
 	return nil
 }
 
@@ -188,11 +170,7 @@ func runKills(ctx context.Context, r *run, f *figures) (*figures, error) {
 		for n := first; n < last && ctx.Err() == nil; n++ {
 			r.bar.at(n, r.Rounds, "kills")
 			shared := session.ID(fmt.Sprintf("shared%010d", n/killsAHistory))
-			err := k.round(ctx, n, shared, 1+rand.IntN(3000))
-			if err == nil && ((n+1)%killsAHistory == 0 || n+1 == last) {
-				err = k.endShared()
-			}
-			if err != nil {
+			if err := k.round(ctx, n, shared, 1+rand.IntN(3000)); err != nil {
 				return nil, fmt.Errorf("round %d: %w; the database is in %s", n, err, dir)
 			}
 			f.count("rounds", 1)
