@@ -226,6 +226,11 @@ func syncDir(dir string) error {
 // openConn opens a connection that never waits by itself: SQLite's own back-off
 // reaches 100 ms and knows no context.
 func openConn(path string, flags zs.OpenFlags) (*zs.Conn, error) {
+	// SQLite opens what it may not write for reading, and makes its -wal and -shm
+	// as read-only as the file is: they would still be when the file no longer is.
+	if err := access(path); err != nil {
+		return nil, fmt.Errorf("the file is read-only or unreadable; sessions need it and its directory writable by this user: %w", err)
+	}
 	c, err := zs.OpenConn(path, flags)
 	if err != nil {
 		return nil, err

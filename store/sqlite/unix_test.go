@@ -51,7 +51,7 @@ func TestReadOnlyFileIsRefusedAtOpen(t *testing.T) {
 	p.start.Close()
 	out, err := io.ReadAll(p.out)
 	must(t, err)
-	if err := p.Wait(); err == nil || !strings.Contains(p.errs.String(), "read-only; sessions need both writable") {
+	if err := p.Wait(); err == nil || !strings.Contains(p.errs.String(), "the file is read-only or unreadable; sessions need it and its directory writable") {
 		t.Errorf("the child ended with %v, %s%s", err, out, p.errs)
 	}
 	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
