@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds every wait for an event. It passes only if something is broken.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // A server is one of the programs under test, serving.
 type server struct {
