@@ -4,11 +4,12 @@
 # make docs   write the tables in docs that come from the code anew
 # make fuzz   each fuzz test for FUZZTIME
 # make bench  Crumb against its peers, in one run of some five minutes: docs/performance.md
+# make soak   the large sizes, in some two hours; goes on where it stopped: docs/stores.md
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME = 20s
 
-.PHONY: test check fmt vet staticcheck vuln api docs fuzz bench
+.PHONY: test check fmt vet staticcheck vuln api docs fuzz bench soak
 
 # The race detector needs a C compiler.
 test:
@@ -52,3 +53,7 @@ fuzz:
 
 bench:
 	cd bench && go run .
+
+# SOAK holds flags, such as make soak SOAK='-only kill -rounds 100'.
+soak:
+	cd soak && go run . $(SOAK)
