@@ -195,8 +195,8 @@ func openSCS(store scs.Store, closeStore func() error) *app {
 	}
 }
 
-// scsConns is how many connections scs gets. More than one writer at a time only
-// wait for each other in SQLite; of 1, 2, 4, 8 and no limit this was the fastest.
+// scsConns is how many connections scs gets. Its writers wait for each other in
+// SQLite: 1, 2, 4 and 8 did alike, no limit a third of that.
 const scsConns = 2
 
 // openSCSOnSQLite has the table that the documentation of sqlite3store asks for,
