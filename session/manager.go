@@ -150,26 +150,17 @@ func (m *Manager) Info(ctx context.Context, id ID) (Info, error) {
 // Revoke ends one session. When it returns, no request that begins later is
 // served with it, on any process. An absent one is fine.
 func (m *Manager) Revoke(ctx context.Context, id ID) error {
-	_, err := m.revoke(ctx, id)
-	return err
-}
-
-// revoke reports whether the session lived until now.
-func (m *Manager) revoke(ctx context.Context, id ID) (bool, error) {
 	call := m.callFor(&callContext{}, ctx, false)
 	defer call.done()
 	rec, err := m.load(call, id)
-	if err == nil {
-		err = m.end(call, rec, m.now())
-	}
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return false, nil
+		return nil
 	case err != nil:
-		return false, fmt.Errorf("session: revoke %s: %w", id, err)
+		return fmt.Errorf("session: revoke %s: %w", id, err)
 	}
-	m.emit(ctx, Event{Kind: EventEnded, Info: rec.Info, Reason: "revoked"})
-	return true, nil
+	_, err = m.endAll(ctx, []Info{rec.Info})
+	return err
 }
 
 // RevokeUser ends all sessions of user but those in except, and returns how
@@ -181,7 +172,7 @@ func (m *Manager) RevokeUser(ctx context.Context, user string, except ...ID) (in
 	total := 0
 	for {
 		// A sign-in may have come while the pages were read: go round until none has.
-		n, err := m.revokeThose(ctx, Query{User: user, Limit: 1000}, except)
+		n, err := m.revokeThose(ctx, Query{User: user}, except)
 		total += n
 		if err != nil || n == 0 {
 			return total, err
@@ -192,26 +183,59 @@ func (m *Manager) RevokeUser(ctx context.Context, user string, except ...ID) (in
 // RevokeAll ends every session that existed when it was called, and returns how
 // many. If it is interrupted call it again.
 func (m *Manager) RevokeAll(ctx context.Context) (int, error) {
-	return m.revokeThose(ctx, Query{All: true, Limit: 1000}, nil)
+	return m.revokeThose(ctx, Query{All: true}, nil)
 }
 
+// revokeAtOnce is how many sessions are ended at a time: a store that commits many
+// changes together needs many to come at once.
+const revokeAtOnce = 64
+
+// revokeThose ends the sessions of q and returns how many it ended.
 func (m *Manager) revokeThose(ctx context.Context, q Query, except []ID) (n int, err error) {
+	q.Limit = 1000
+	batch := make([]Info, 0, revokeAtOnce)
+	flush := func() error {
+		ended, err := m.endAll(ctx, batch)
+		n += ended
+		batch = batch[:0]
+		return err
+	}
 	for in, err := range m.List(ctx, q) {
 		if err != nil {
-			return n, err
+			return n, errors.Join(err, flush())
 		}
 		if slices.Contains(except, in.ID) {
 			continue
 		}
-		ended, err := m.revoke(ctx, in.ID)
-		if err != nil {
-			return n, err
-		}
-		if ended {
-			n++
+		if batch = append(batch, in); len(batch) == cap(batch) {
+			if err := flush(); err != nil {
+				return n, err
+			}
 		}
 	}
-	return n, nil
+	return n, flush()
+}
+
+// endAll ends sessions at once and returns how many had lived until then.
+func (m *Manager) endAll(ctx context.Context, list []Info) (n int, err error) {
+	call := m.callFor(&callContext{}, ctx, false)
+	defer call.done()
+	errs := make([]error, len(list))
+	var wg sync.WaitGroup
+	for i, in := range list {
+		wg.Go(func() { errs[i] = m.end(call, &Record{Info: in}, m.now()) })
+	}
+	wg.Wait()
+	for i, in := range list {
+		switch {
+		case errs[i] == nil:
+			n++
+			m.emit(ctx, Event{Kind: EventEnded, Info: in, Reason: "revoked"})
+		case !errors.Is(errs[i], ErrNotFound) && err == nil:
+			err = fmt.Errorf("session: revoke %s: %w", in.ID, errs[i])
+		}
+	}
+	return n, err
 }
 
 // emit tells the operator. Never call it with a lock held: OnEvent is the app's.
