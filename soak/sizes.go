@@ -15,23 +15,24 @@ import (
 	"github.com/crumb-go/crumb/store/sqlite"
 )
 
+// Every database has so many turns, with so many calls in each. They are short, so
+// that a moment in which the machine is busy hits all sizes alike.
 const (
-	sizesRounds  = 9
-	sizesLoads   = 2000
-	sizesUpdates = 300
-	sizesLists   = 200
+	sizesTurns   = 900
+	sizesLoads   = 20
+	sizesUpdates = 5
+	sizesLists   = 2
 )
 
-// A sized is a database of so many sessions and what was measured with it, one
-// figure a round.
+// A sized is a database of so many sessions and what was measured with it.
 type sized struct {
 	n     int
 	path  string
 	store *sqlite.Store
 
-	loadP50, loadP99, updateP50, updateP99, listP50, listP99 []float64
-	perByte                                                  float64
-	filled                                                   time.Duration
+	loads, between, updates, lists []time.Duration
+	each                           float64 // bytes on disk
+	filled                         time.Duration
 }
 
 func runSizes(ctx context.Context, r *run, f *figures) (*figures, error) {
@@ -50,9 +51,9 @@ func runSizes(ctx context.Context, r *run, f *figures) (*figures, error) {
 		defer func() { s.store.Close() }()
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for round := range sizesRounds {
-		for _, s := range all { // by turns, so that a slow minute of the machine hits all alike
-			r.bar.at(round, sizesRounds, "rounds")
+	for turn := range sizesTurns {
+		for _, s := range all {
+			r.bar.at(turn, sizesTurns, "turns")
 			if err := s.measure(ctx, fl, rng); err != nil {
 				return nil, err
 			}
@@ -72,33 +73,38 @@ func (s *sized) make(ctx context.Context, fl *filling, b *bar) error {
 		return err
 	}
 	s.filled = time.Since(began)
-	s.perByte = float64(fileSize(s.path)) / float64(s.n)
+	s.each = float64(fileSize(s.path)) / float64(s.n)
 	s.store, err = sqlite.Open(ctx, s.path, sqlite.Config{})
 	return err
 }
 
-// measure makes one round: loads and updates of sessions at random, one after the
-// other, and lists of one user's sessions.
+// measure makes one turn: loads of sessions at random, one after the other; loads
+// and updates by turns; and lists of one user's sessions. A load between updates
+// is what an app does: after each commit SQLite reads pages anew that it had kept.
 func (s *sized) measure(ctx context.Context, fl *filling, rng *rand.Rand) error {
-	loads, recs := make([]time.Duration, 0, sizesLoads), make([]*session.Record, 0, sizesLoads)
-	for range sizesLoads {
+	load := func(to *[]time.Duration) (*session.Record, error) {
 		id := fl.id(rng.IntN(s.n))
 		began := time.Now()
 		rec, err := s.store.Load(ctx, id)
+		*to = append(*to, time.Since(began))
+		return rec, err
+	}
+	for range sizesLoads {
+		if _, err := load(&s.loads); err != nil {
+			return err
+		}
+	}
+	for range sizesUpdates {
+		rec, err := load(&s.between)
 		if err != nil {
 			return err
 		}
-		loads, recs = append(loads, time.Since(began)), append(recs, rec)
-	}
-	updates := make([]time.Duration, 0, sizesUpdates)
-	for _, rec := range recs[:sizesUpdates] {
 		began := time.Now()
 		if _, err := s.store.Update(ctx, rec, addOne(rec, fl.now)); err != nil {
 			return err
 		}
-		updates = append(updates, time.Since(began))
+		s.updates = append(s.updates, time.Since(began))
 	}
-	lists := make([]time.Duration, 0, sizesLists)
 	for range sizesLists {
 		q := session.Query{User: userOf(rng.IntN(s.n)), Limit: 100, Now: fl.now}
 		began := time.Now()
@@ -109,17 +115,7 @@ func (s *sized) measure(ctx context.Context, fl *filling, rng *rand.Rand) error 
 		if len(page) != usersSessions {
 			return fmt.Errorf("%s has %d sessions, not %d", q.User, len(page), usersSessions)
 		}
-		lists = append(lists, time.Since(began))
-	}
-	for _, m := range []struct {
-		to   *[]float64
-		from []time.Duration
-		q    float64
-	}{
-		{&s.loadP50, loads, 0.5}, {&s.loadP99, loads, 0.99}, {&s.updateP50, updates, 0.5}, {&s.updateP99, updates, 0.99},
-		{&s.listP50, lists, 0.5}, {&s.listP99, lists, 0.99},
-	} {
-		*m.to = append(*m.to, float64(quantile(m.from, m.q)))
+		s.lists = append(s.lists, time.Since(began))
 	}
 	return nil
 }
@@ -130,22 +126,24 @@ func reportSizes(f *figures, fl *filling, all []*sized) error {
 	f.add(fmt.Sprintf("to make %d sessions with 128 clients", last.n), "%v, %.0f/s", last.filled.Round(time.Second), float64(last.n)/last.filled.Seconds())
 	f.add("data of a session: ID, user, agent, keys and values", "%d bytes", dataBytes(fl.record(0)))
 	for _, s := range all {
-		f.add(fmt.Sprintf("%d sessions: on disk, each", s.n), "%.0f bytes", s.perByte)
+		f.add(fmt.Sprintf("%d sessions: on disk, each", s.n), "%.0f bytes", s.each)
 	}
 	var errs []error
 	for _, m := range []struct {
-		name     string
-		p50, p99 func(s *sized) []float64
-		must     bool
+		name string
+		of   func(s *sized) []time.Duration
+		must bool
 	}{
-		{"load", func(s *sized) []float64 { return s.loadP50 }, func(s *sized) []float64 { return s.loadP99 }, true},
-		{"update", func(s *sized) []float64 { return s.updateP50 }, func(s *sized) []float64 { return s.updateP99 }, true},
-		{"list of a user's 20 sessions", func(s *sized) []float64 { return s.listP50 }, func(s *sized) []float64 { return s.listP99 }, false},
+		{"load, no update between", func(s *sized) []time.Duration { return s.loads }, true},
+		{"load, by turns with updates", func(s *sized) []time.Duration { return s.between }, true},
+		{"update", func(s *sized) []time.Duration { return s.updates }, true},
+		{"list of a user's 20 sessions", func(s *sized) []time.Duration { return s.lists }, false},
 	} {
 		for _, s := range all {
-			ratio := median(m.p50(s)) / median(m.p50(all[0]))
-			f.add(fmt.Sprintf("%d sessions: %s, p50 and p99 (p50 as a multiple of 1000 sessions')", s.n, m.name), "%v, %v (%.2f×)",
-				roundish(median(m.p50(s))), roundish(median(m.p99(s))), ratio)
+			p50 := quantile(m.of(s), 0.5)
+			ratio := float64(p50) / float64(quantile(m.of(all[0]), 0.5))
+			f.add(fmt.Sprintf("%d sessions: %s, p50 and p99 (p50 as a multiple of that with 1000)", s.n, m.name), "%v, %v (%.2f×)",
+				p50, quantile(m.of(s), 0.99), ratio)
 			if m.must && ratio > 2 {
 				errs = append(errs, fmt.Errorf("with %d sessions a %s takes %.2f times as long as with %d", s.n, m.name, ratio, all[0].n))
 			}
