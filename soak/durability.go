@@ -377,7 +377,7 @@ func runDurability(ctx context.Context, r *run, f *figures) (*figures, error) {
 		return nil, err
 	}
 	f.Rows, f.Log = nil, ev.excerpt
-	f.add("answers to sign-in, renewal, sign-out, revocation", "each after the fdatasync that follows the commit")
+	f.add("answers to sign-in, renewal, sign-out, revocation", "each after the sync that follows its commit")
 	f.add(fmt.Sprintf("%d counts of %d clients at once: commits, frames of the log, syncs", countTimes, countClients), "%d, %d, %d", ev.commits, ev.frames, ev.syncs)
 	return f, err
 }

@@ -52,7 +52,7 @@ var parts = []part{
 	{"memory", "the memory store: bytes each", runMemory},
 	{"sweep", "a sweep of expired sessions beside traffic", runSweep},
 	{"mixed", "mixed load: memory and goroutines stay flat", runMixed},
-	{"durability", "fdatasync comes before the answer, and counts share commits (needs strace)", runDurability},
+	{"durability", "the log is synced before the answer, and counts share commits (needs strace)", runDurability},
 }
 
 func main() {
