@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -461,9 +462,9 @@ func TestListInfoAndRevoke(t *testing.T) {
 
 	t.Run("RevokeAll ends all; stopped by the store it can be called again", func(t *testing.T) {
 		live := w.live()
-		calls := 0
+		var calls atomic.Int32
 		w.store.on("Update", func(_ storeCall, do func() error) error {
-			if calls++; calls > 2 {
+			if calls.Add(1) > 2 {
 				return errRefused
 			}
 			return do()
