@@ -127,7 +127,7 @@ func (r *run) all(ctx context.Context, chosen []part, again bool) error {
 		if before != nil && before.Done && !again {
 			continue
 		}
-		if before == nil || before.Done {
+		if before == nil || before.Done || again || before.Count == nil {
 			before = &figures{}
 		}
 		earlier := before.Took
