@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,7 @@ func (f *feed) publish(e session.Event) {
 		out.Addr = e.Info.Addr.String()
 	}
 	if e.Err != nil {
-		out.Reason = e.Err.Error()
+		out.Reason = strings.TrimPrefix(e.Err.Error(), "session: ")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
