@@ -31,6 +31,8 @@ func (c *callContext) Err() error {
 	switch made := c.made.Load(); {
 	case made != nil:
 		return made.Err()
+	case time.Now().After(c.deadline):
+		return c.make().Err()
 	case c.detached:
 		return nil
 	}
@@ -40,6 +42,9 @@ func (c *callContext) Err() error {
 func (c *callContext) Value(key any) any {
 	if made := c.made.Load(); made != nil { // contexts derived from c hang on it and need no goroutine
 		return made.Value(key)
+	}
+	if c.detached { // the parent's value may be how it ended
+		return c.make().Value(key)
 	}
 	return c.parent.Value(key)
 }

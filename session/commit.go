@@ -14,11 +14,17 @@ import (
 // an error nothing stays pending: the handler was told. A conflict is no error
 // yet, exchange tries again.
 func (s *Session) send(ctx context.Context, op *Op) error {
+	events, err := s.sendLocked(ctx, op)
+	s.m.emit(ctx, events...)
+	return err
+}
+
+func (s *Session) sendLocked(ctx context.Context, op *Op) ([]Event, error) {
 	s.mu.Lock()
+	defer s.mu.Unlock() // also if the store panics: the request must not hang
 	s.used = true
 	if s.over {
-		s.mu.Unlock()
-		return ErrAnswered
+		return nil, ErrAnswered
 	}
 	p := s.pend()
 	err := s.commit(ctx, false, op)
@@ -30,9 +36,7 @@ func (s *Session) send(ctx context.Context, op *Op) error {
 	if !errors.Is(err, ErrConflict) {
 		s.settled(err)
 	}
-	s.mu.Unlock()
-	s.m.emit(ctx, events...)
-	return err
+	return events, err
 }
 
 func (s *Session) discard(err error) {
@@ -41,49 +45,60 @@ func (s *Session) discard(err error) {
 	s.settled(err)
 }
 
-// settle commits before the first byte of the response. It returns the
-// Set-Cookie line to send, if any. That a session ended or somebody signed in
-// meanwhile is no error: the response goes out, without a cookie.
-func (s *Session) settle() (cookie string, used bool, err error) {
+// A settlement is what the first byte of a response needs to know.
+type settlement struct {
+	cookie string // the Set-Cookie line to send, if any
+	used   bool   // the response depends on the session
+	events []Event
+	err    error
+}
+
+// settle commits before the first byte of the response.
+func (s *Session) settle() (out settlement) {
 	s.mu.Lock()
-	var events []Event
-	if p := s.p; p != nil {
-		if err = s.commit(s.r.Context(), true, nil); s.late && err == s.err {
-			err = nil
-		}
-		events = p.events
-		s.settled(err)
-	}
-	if err == nil && s.rec != nil {
+	defer s.mu.Unlock()
+	out.events, out.err = s.commitRest()
+	if out.err == nil && s.rec != nil {
 		s.seen()
 	}
 	s.started = true
-	cookie, used = s.cookie, s.used
-	s.mu.Unlock()
-	s.m.emit(s.r.Context(), events...)
-	return cookie, used, err
+	out.cookie, out.used = s.cookie, s.used
+	return out
 }
 
 // finish commits what changed after the first byte and ends the request. Nobody
 // is left to tell but the log.
 func (s *Session) finish() {
-	s.mu.Lock()
-	var events []Event
-	var err error
-	id := s.id()
-	if p := s.p; p != nil {
-		if err = s.commit(s.r.Context(), true, nil); s.late && err == s.err {
-			err = nil
-		}
-		events = p.events
-		s.settled(err)
-	}
-	s.over = true
-	s.mu.Unlock()
+	id, events, err := s.finishLocked()
 	if err != nil {
 		s.m.cfg.Logger.ErrorContext(s.r.Context(), "session: a change made after the first byte of the response is lost", "id", id, "err", err)
 	}
 	s.m.emit(s.r.Context(), events...)
+}
+
+func (s *Session) finishLocked() (id ID, events []Event, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id = s.id()
+	events, err = s.commitRest()
+	s.over = true
+	return id, events, err
+}
+
+// commitRest commits what is pending without being asked to. That a session ended
+// or somebody signed in meanwhile is no error: the response goes out, without a
+// cookie.
+func (s *Session) commitRest() (events []Event, err error) {
+	p := s.p
+	if p == nil {
+		return nil, nil
+	}
+	if err = s.commit(s.r.Context(), true, nil); s.late && err == s.err {
+		err = nil
+	}
+	events = p.events
+	s.settled(err)
+	return events, err
 }
 
 // abandon ends the request of a handler that panicked. Nothing pending is kept.
@@ -106,6 +121,9 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 	if op != nil {
 		ops = append(slices.Clip(ops), *op)
 	}
+	if detached && !p.changed && p.user == "" && !p.renew {
+		ops = nil // values as they were: nothing to write, unless it is asked for
+	}
 	changes := len(ops) > 0 || p.user != "" || p.renew || p.end != nil
 	switch {
 	case p.bad != nil:
@@ -119,9 +137,17 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 		p.idle = true
 		return s.lateError()
 	}
-	lost := s.started && p.loseToken(s, &ops)
-	if lost && p.end == nil && len(ops) == 0 {
-		return ErrAnswered
+	if limit := s.m.cfg.MaxBytes; p.size > limit {
+		if size := s.exactSize(); size > limit && size > s.recordSize() {
+			return tooBig(p.ops[len(p.ops)-1].Key, limit)
+		}
+	}
+	var lost error
+	if s.started {
+		lost = s.loseToken(&ops, op != nil)
+		if lost != nil && p.end == nil && len(ops) == 0 {
+			return lost
+		}
 	}
 	ctx := s.callFor(parent, detached)
 	defer ctx.done()
@@ -145,8 +171,8 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 	case len(ops) > 0 || p.renew:
 		err = s.update(ctx, now, ops)
 	}
-	if err == nil && lost {
-		err = ErrAnswered
+	if err == nil {
+		err = lost
 	}
 	return err
 }
@@ -158,24 +184,31 @@ func (s *Session) lateError() error {
 	return nil
 }
 
-// loseToken takes out of p what would need a cookie, because the response has
-// begun, and reports whether there was anything: a sign-in with all that came
-// with it, a renewal, the first value of a new session.
-func (p *pending) loseToken(s *Session, ops *[]Op) (lost bool) {
-	if p.user != "" {
+// loseToken takes out of what is pending that which would need a cookie, because
+// the response has begun: a sign-in with all that came with it, the first values
+// of a new session, a renewal. It returns ErrAnswered, but not for a renewal
+// beside the one change that an Update or Take is about: that is made, and must
+// not be reported as lost.
+func (s *Session) loseToken(ops *[]Op, one bool) error {
+	p := s.p
+	switch {
+	case p.user != "":
 		if p.end != nil && p.reason == "replaced" {
 			s.rec, p.end = p.end, nil
 		}
 		p.user, p.renew, *ops = "", false, nil
-		return true
+		return ErrAnswered
+	case s.rec == nil && !s.late && len(*ops) > 0:
+		p.renew, *ops = false, nil
+		return ErrAnswered
+	case p.renew:
+		p.renew = false
+		if !one {
+			return ErrAnswered
+		}
+		s.m.cfg.Logger.WarnContext(s.r.Context(), "session: a renewal after the first byte of the response is dropped", "id", s.id())
 	}
-	if p.renew {
-		p.renew, lost = false, true
-	}
-	if s.rec == nil && !s.late && len(*ops) > 0 {
-		*ops, lost = nil, true
-	}
-	return lost
+	return nil
 }
 
 // end ends the session that a sign-out, or a sign-in as somebody else, leaves. One

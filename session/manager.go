@@ -97,6 +97,12 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) List(ctx context.Context, q Query) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		q.Now = m.now()
+		m.listAt(ctx, q)(yield)
+	}
+}
+
+func (m *Manager) listAt(ctx context.Context, q Query) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
 		if q.Limit <= 0 {
 			q.Limit = 100
 		}
@@ -193,6 +199,8 @@ const revokeAtOnce = 64
 // revokeThose ends the sessions of q and returns how many it ended.
 func (m *Manager) revokeThose(ctx context.Context, q Query, except []ID) (n int, err error) {
 	q.Limit = 1000
+	// What expired by this clock may live by that of another process.
+	q.Now = m.now().Add(-keepExpired)
 	batch := make([]Info, 0, revokeAtOnce)
 	flush := func() error {
 		ended, err := m.endAll(ctx, batch)
@@ -200,7 +208,7 @@ func (m *Manager) revokeThose(ctx context.Context, q Query, except []ID) (n int,
 		batch = batch[:0]
 		return err
 	}
-	for in, err := range m.List(ctx, q) {
+	for in, err := range m.listAt(ctx, q) {
 		if err != nil {
 			return n, errors.Join(err, flush())
 		}
@@ -220,18 +228,19 @@ func (m *Manager) revokeThose(ctx context.Context, q Query, except []ID) (n int,
 func (m *Manager) endAll(ctx context.Context, list []Info) (n int, err error) {
 	call := m.callFor(&callContext{}, ctx, false)
 	defer call.done()
+	now := m.now()
 	errs := make([]error, len(list))
 	var wg sync.WaitGroup
 	for i, in := range list {
-		wg.Go(func() { errs[i] = m.end(call, &Record{Info: in}, m.now()) })
+		wg.Go(func() { errs[i] = m.end(call, &Record{Info: in}, now) })
 	}
 	wg.Wait()
 	for i, in := range list {
 		switch {
-		case errs[i] == nil:
+		case errs[i] == nil && now.Before(in.Expires):
 			n++
 			m.emit(ctx, Event{Kind: EventEnded, Info: in, Reason: "revoked"})
-		case !errors.Is(errs[i], ErrNotFound) && err == nil:
+		case errs[i] != nil && !errors.Is(errs[i], ErrNotFound) && err == nil:
 			err = fmt.Errorf("session: revoke %s: %w", in.ID, errs[i])
 		}
 	}

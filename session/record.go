@@ -170,8 +170,8 @@ const (
 	OpClear         // every key that begins with Key and a dot
 )
 
-// Apply returns rec changed by c, or an error: [ErrNotFound] if rec ended, or
-// expired by c.Now; [ErrStale] if c.Auth is not its Auth; [ErrConflict] if a
+// Apply returns rec changed by c, or an error: [ErrNotFound] if rec ended or,
+// unless c is an End, expired by c.Now; [ErrStale] if c.Auth is not its Auth; [ErrConflict] if a
 // condition fails; a [*ValueError] if a sum overflows or the values grow too
 // big. Beside an error other than ErrNotFound it returns rec. rec stays as it
 // is. Apply is the definition of [Store.Update]: a store runs it under a lock or
@@ -181,9 +181,9 @@ const (
 // is told apart from an unknown one and its ID is not taken again.
 func (c *Change) Apply(rec *Record) (*Record, error) {
 	switch {
-	case !rec.Live(c.Now):
+	case rec.Ended():
 		return nil, ErrNotFound
-	case c.End:
+	case c.End: // also of one that expired by now: by another clock it may live
 		out := *rec
 		out.Version++
 		out.Values, out.User, out.Addr, out.Agent = nil, "", netip.Addr{}, ""
@@ -195,6 +195,8 @@ func (c *Change) Apply(rec *Record) (*Record, error) {
 		}
 		out.Idle, out.Expires, out.Absolute = 0, at, at
 		return &out, nil
+	case !rec.Live(c.Now):
+		return nil, ErrNotFound
 	case c.Auth != rec.Auth, c.SignIn != nil && !c.maySignIn(rec):
 		return rec, ErrStale
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -41,7 +42,11 @@ func (m *Manager) handler(next http.Handler, optional bool) http.Handler {
 		s := &rs.session
 		s.m, s.r = m, r
 		if err := s.open(r, &rs.load); err != nil {
-			m.cfg.Logger.ErrorContext(r.Context(), "session: the store does not answer", "err", err)
+			level := slog.LevelError
+			if r.Context().Err() != nil { // the client left; that says nothing about the store
+				level = slog.LevelDebug
+			}
+			m.cfg.Logger.Log(r.Context(), level, "session: the store does not answer", "err", err)
 			if !optional {
 				m.cfg.OnError(w, r, err)
 				return
@@ -108,6 +113,7 @@ func (w *response) serve(next http.Handler, r *http.Request) {
 		// A token that an explicit commit made is in the store already. Whoever
 		// recovers answers with these headers, and so does not strand the visitor.
 		if cookie := w.s.abandon(); cookie != "" {
+			w.restore()
 			setCookie(w.Header(), cookie)
 		}
 	}()
@@ -128,26 +134,34 @@ func (w *response) first() error {
 		return w.err
 	}
 	w.begun = true
-	cookie, used, err := w.s.settle()
+	out := w.s.settle()
 	h := w.Header()
-	if err != nil {
-		w.err = err
-		clear(h)
-		for k, v := range w.entry {
-			h[k] = v
-		}
+	if out.err != nil {
+		w.err = out.err
+		w.restore()
 	}
-	if used {
+	if out.used {
 		w.varyCookie(h)
 	}
-	if cookie != "" {
-		setCookie(h, cookie)
+	if out.cookie != "" {
+		setCookie(h, out.cookie)
 	}
-	if err != nil {
-		w.s.m.cfg.Logger.ErrorContext(w.s.r.Context(), "session: what a request changed was not committed", "err", err)
-		w.s.m.cfg.OnError(w.ResponseWriter, w.s.r, err)
+	m, r := w.s.m, w.s.r
+	m.emit(r.Context(), out.events...)
+	if out.err != nil {
+		m.cfg.Logger.ErrorContext(r.Context(), "session: what a request changed was not committed", "err", out.err)
+		m.cfg.OnError(w.ResponseWriter, r, out.err)
 	}
-	return err
+	return out.err
+}
+
+// restore makes the headers what they were when the request came.
+func (w *response) restore() {
+	h := w.Header()
+	clear(h)
+	for k, v := range w.entry {
+		h[k] = v
+	}
 }
 
 // setCookie adds the Set-Cookie line. A shared cache must not keep it (RFC 6265,

@@ -49,6 +49,7 @@ type pending struct {
 	remember  bool
 	renew     bool
 	ops       []Op // at most one a key after the last OpClear of its group
+	changed   bool // whether ops are more than values set to what they were
 	size      int  // an upper bound of what the values come to
 	bad       *ValueError
 	events    []Event
@@ -150,6 +151,9 @@ func (s *Session) SignIn(user string) {
 		panic(fmt.Sprintf("session: SignIn(%q): a user is 1 to 255 bytes of UTF-8 without control characters", user))
 	}
 	s.edit("SignIn", func(p *pending) {
+		if p.user != "" && p.user != user {
+			p.remember = false
+		}
 		switch {
 		case s.rec != nil && s.rec.User != "" && s.rec.User != user:
 			p.endFirst(s.rec, "replaced")
@@ -191,8 +195,11 @@ func (s *Session) Renew() { s.edit("Renew", func(p *pending) { p.renew = true })
 func (s *Session) Clear(prefix string) {
 	s.edit("Clear", func(p *pending) {
 		p.ops = slices.DeleteFunc(p.ops, func(op Op) bool { return under(op.Key, prefix) || op.Kind == OpClear && op.Key == prefix })
-		if s.rec != nil && slices.ContainsFunc(s.rec.Values, func(v Value) bool { return under(v.Key, prefix) }) {
-			p.ops = append(p.ops, Op{Kind: OpClear, Key: prefix})
+		if p.bad == nil && s.rec != nil {
+			p.changed = p.changed || slices.ContainsFunc(s.rec.Values, func(v Value) bool { return under(v.Key, prefix) })
+			op := Op{Kind: OpClear, Key: prefix}
+			p.ops = append(p.ops, op)
+			s.weigh(&op)
 		}
 	})
 }
@@ -305,7 +312,8 @@ func (s *Session) set(key string, raw json.RawMessage, err error) {
 		switch {
 		case err != nil:
 			p.bad = &ValueError{key, err}
-		case p.bad == nil && !equalRaw(s.value(key), raw): // nothing is written that did not change
+		case p.bad == nil:
+			p.changed = p.changed || !equalRaw(s.value(key), raw)
 			s.push(Op{Kind: OpSet, Key: key, Value: raw})
 		}
 	})
@@ -314,8 +322,9 @@ func (s *Session) set(key string, raw json.RawMessage, err error) {
 func equalRaw(a, b json.RawMessage) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 
 func (s *Session) delete(key string) {
-	s.edit(key, func(*pending) {
-		if s.value(key) != nil {
+	s.edit(key, func(p *pending) {
+		if p.bad == nil && (s.rec != nil || s.lastOp(key) >= 0) {
+			p.changed = p.changed || s.value(key) != nil
 			s.push(Op{Kind: OpDelete, Key: key})
 		}
 	})
@@ -331,6 +340,7 @@ func (s *Session) pop(key string) json.RawMessage {
 		if s.lastOp(key) < 0 {
 			op.If, op.Old = OrSkip, raw
 		}
+		p.changed = true
 		s.push(op)
 	})
 	return raw
@@ -347,6 +357,7 @@ func (s *Session) add(key string, n int64) (sum int64) {
 		if sum, ok = add(old, n); !ok {
 			sum, p.bad = old, &ValueError{key, errOverflow}
 		} else if n != 0 {
+			p.changed = true
 			s.push(Op{Kind: OpAdd, Key: key, Delta: n})
 		}
 	})
@@ -395,25 +406,45 @@ func (s *Session) push(op Op) {
 	s.weigh(&op)
 }
 
-// weigh marks the change as bad once the session would hold too much. The exact
-// size costs a copy of all values, so it is worked out only beyond a bound.
+// weigh gives up on a change once it comes to twice what a session may hold: a
+// loop that runs wild must not fill the memory. What is between is judged by the
+// commit, for a value may yet be deleted. The exact size costs a copy of all
+// values, so it is worked out only beyond the bound.
 func (s *Session) weigh(op *Op) {
 	p, limit := s.p, s.m.cfg.MaxBytes
-	rec := s.rec
+	if p.size == 0 {
+		p.size = s.recordSize()
+	}
+	p.size += len(op.Key) + len(op.Value)
+	if op.Kind == OpAdd {
+		p.size += len("-9223372036854775808")
+	}
+	if p.size <= 2*limit {
+		return
+	}
+	p.size = s.exactSize()
+	for i := range p.ops {
+		if k := p.ops[i].Kind; k == OpDelete || k == OpClear {
+			p.size += len(p.ops[i].Key)
+		}
+	}
+	if p.size > max(2*limit, s.recordSize()+limit) {
+		p.bad = tooBig(op.Key, limit)
+	}
+}
+
+func (s *Session) recordSize() int {
+	if s.rec == nil {
+		return 0
+	}
+	return s.rec.Values.size()
+}
+
+// exactSize returns what the session would hold after the pending operations.
+func (s *Session) exactSize() int {
+	p, rec := s.p, s.rec
 	if rec == nil {
 		rec = &Record{}
-	}
-	if p.size == 0 {
-		p.size = rec.Values.size()
-	}
-	switch op.Kind {
-	case OpSet:
-		p.size += len(op.Key) + len(op.Value)
-	case OpAdd:
-		p.size += len(op.Key) + len("-9223372036854775808")
-	}
-	if p.size <= limit {
-		return
 	}
 	c := Change{Ops: p.ops}
 	if p.user != "" {
@@ -421,11 +452,9 @@ func (s *Session) weigh(op *Op) {
 	}
 	values, err := c.applyValues(rec)
 	if err != nil {
-		return // the commit will say so
+		return 0 // the store will say so
 	}
-	if p.size = values.size(); p.size > limit && p.size > rec.Values.size() {
-		p.bad = tooBig(op.Key, limit)
-	}
+	return values.size()
 }
 
 // exchange replaces the value of key by what f makes of it, or deletes it if
@@ -460,8 +489,12 @@ func (s *Session) exchange(ctx context.Context, key string, f func(old json.RawM
 
 // Commit writes what changed so far, now rather than before the first byte, and
 // refreshes s from the store: after it a counter is exact. A token that it makes
-// goes out with the response, whatever happens later. If it returns an error,
-// what was pending is dropped: [ErrEnded] or [ErrStale] if the session ended or
-// somebody signed in meanwhile, [*ValueError], [ErrAnswered], an error that wraps
-// [ErrUnknown], or the store's own.
+// goes out with the response, whatever happens later. A renewal that had nothing
+// to do, because the token before still works, is no error.
+//
+// If it returns an error, what was pending is dropped: [ErrEnded] or [ErrStale] if
+// the session ended or somebody signed in meanwhile, [*ValueError], an error that
+// wraps [ErrUnknown], or the store's own. [ErrAnswered] is about what needs a
+// cookie and came after the first byte of the response: that is dropped, the end
+// of a session or values beside a renewal are not.
 func (s *Session) Commit(ctx context.Context) error { return s.send(ctx, nil) }

@@ -30,7 +30,8 @@ func newToken() (token string, id ID, secret Hash) {
 	var b [tokenBytes]byte
 	rand.Read(b[:])
 	token = base64url.EncodeToString(b[:])
-	return token, ID(token[:idChars]), hashSecret(b[:])
+	// A copy, so that who keeps the ID does not keep the token in memory.
+	return token, ID(strings.Clone(token[:idChars])), hashSecret(b[:])
 }
 
 // renewToken returns a token with a new secret for the session called id.

@@ -646,6 +646,12 @@ var mutants = []struct {
 			c.SignIn = &in
 		}
 	})},
+	{"ends only what lives by the clock of who asks", "an end ends a session that has expired too", updating(func(m *model, base *session.Record, c *session.Change) (*session.Record, error) {
+		if rec := m.recs[base.ID]; rec != nil && c.End && !rec.Live(c.Now) {
+			return nil, session.ErrNotFound
+		}
+		return m.apply(base.ID, c)
+	})},
 	{"leaves the secret at a sign-in", "a sign-in keeps no value but those in Keep or under it", updating(func(m *model, base *session.Record, c *session.Change) (*session.Record, error) {
 		old := m.recs[base.ID]
 		out, err := m.apply(base.ID, c)

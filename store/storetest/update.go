@@ -47,7 +47,6 @@ var updateChecks = []check{{
 		t.create(rec)
 		for _, now := range []time.Time{rec.Expires, rec.Expires.Add(time.Hour)} {
 			t.refused(rec, &session.Change{Now: now, Seen: now, Idle: 2 * time.Hour, Ops: []session.Op{set("a.b", "2")}}, session.ErrNotFound)
-			t.refused(rec, &session.Change{Now: now, End: true}, session.ErrNotFound)
 			in := t.signIn("ana", secret(1), secret(2))
 			in.Now = now
 			t.refused(rec, in, session.ErrNotFound)
@@ -57,6 +56,22 @@ var updateChecks = []check{{
 		if want := last.Add(time.Hour); !got.Expires.Equal(want) {
 			t.Fatalf("seen a microsecond before its expiry, the session expires at %s, not %s", got.Expires, want)
 		}
+	},
+}, {
+	name: "an end ends a session that has expired too",
+	rule: "what expired by the clock of who ends it may live by another's: the end is written down all the same, once",
+	from: "Change.Apply",
+	run: func(t *tester) {
+		rec := t.holding(1, "a.b", "1")
+		t.create(rec)
+		end := &session.Change{Now: rec.Expires.Add(time.Second), End: true}
+		if got := t.update(rec, end); !got.Ended() {
+			t.Fatalf("told to end an expired session, the store returned %+v", got)
+		}
+		if got := t.load(rec.ID); !got.Ended() {
+			t.Fatalf("an expired session that was ended is %+v", got)
+		}
+		t.refused(rec, end, session.ErrNotFound)
 	},
 }, {
 	name: "an ended session stays ended whatever the clock says",
