@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // sameText fails unless encode writes what encoding/json writes and decode reads
@@ -241,5 +242,17 @@ func TestUndecodableKeysAreBounded(t *testing.T) {
 	}
 	if n := len(m.bad); n != maxBadKeys {
 		t.Errorf("%d keys are remembered", n)
+	}
+}
+
+// A substring would keep the whole token in memory for as long as a store in
+// memory keeps the record.
+func TestTheIDOfANewTokenIsACopy(t *testing.T) {
+	token, id, _ := newToken()
+	if string(id) != token[:idChars] {
+		t.Fatalf("the ID of %q is %q", token, id)
+	}
+	if unsafe.StringData(string(id)) == unsafe.StringData(token) {
+		t.Error("the ID shares the token's memory")
 	}
 }

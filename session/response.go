@@ -105,9 +105,9 @@ type response struct {
 // serve runs next. It does not recover: a panic keeps its stack and saves nothing
 // more, and http.ErrAbortHandler stays what it is.
 func (w *response) serve(next http.Handler, r *http.Request) {
-	panicked := true
+	ended := false
 	defer func() {
-		if !panicked {
+		if ended {
 			return
 		}
 		// A token that an explicit commit made is in the store already. Whoever
@@ -118,14 +118,12 @@ func (w *response) serve(next http.Handler, r *http.Request) {
 		}
 	}()
 	next.ServeHTTP(w, r)
-	panicked = false
 	// A handler that wrote nothing: the implicit 200, HEAD. Once a commit failed
 	// nothing of the request is kept, lest one half of it be.
-	if w.first() != nil {
-		w.s.abandon()
-		return
+	if w.first() == nil {
+		w.s.finish()
+		ended = true
 	}
-	w.s.finish()
 }
 
 // first commits, once, and sets the cookie.
