@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -159,6 +160,45 @@ func TestAnOAuthStateCountsOnceAndOnlyWhereItBegan(t *testing.T) {
 		t.Errorf("the state again: %d, want 400", code)
 	}
 	wants(t, "the state again", body, "begin again")
+}
+
+func TestAWrongStateSpendsNoCode(t *testing.T) {
+	_, open := serve(t)
+	b := open()
+	_, body := b.post("/oauth/start")
+	state := regexp.MustCompile(`name="state" value="(\w+)"`).FindStringSubmatch(body)
+	if state == nil {
+		t.Fatalf("the provider's page has no state: %s", body)
+	}
+	theProvider.mu.Lock()
+	theProvider.codes["the-code"] = "ann"
+	theProvider.mu.Unlock()
+	callback := func(state string) (int, string) {
+		return b.get("/oauth/callback?" + url.Values{"code": {"the-code"}, "state": {state}}.Encode())
+	}
+	for _, wrong := range []string{"", "wrong", strings.ToLower(state[1])} {
+		if code, body := callback(wrong); code != http.StatusBadRequest {
+			t.Errorf("state %q: %d %s, want 400", wrong, code, body)
+		}
+	}
+	code, body := callback(state[1])
+	if code != http.StatusOK {
+		t.Errorf("the code after wrong states: %d, want 200", code)
+	}
+	wants(t, "the code after wrong states", body, "<h1>Devices</h1>", "Sign out")
+}
+
+func TestWhatCannotBeKeptIsNotWorthARetry(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+	}{{fmt.Errorf("session: %w", &session.ValueError{Key: "cart.lines"}), 500}, {session.ErrUnknown, 503}} {
+		w := httptest.NewRecorder()
+		tryLater(w, c.err)
+		if w.Code != c.code || (w.Header().Get("Retry-After") != "") != (c.code == 503) {
+			t.Errorf("%v: %d, Retry-After %q", c.err, w.Code, w.Header().Get("Retry-After"))
+		}
+	}
 }
 
 func TestADeviceEndsAnotherOfTheSameUserAndItsStream(t *testing.T) {

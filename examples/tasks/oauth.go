@@ -30,13 +30,21 @@ func oauthCallback(w http.ResponseWriter, r *http.Request) {
 		tryLater(w, err)
 		return
 	}
+	if !ok {
+		beginAgain(w, r) // and the code stays unspent: it may be somebody else's
+		return
+	}
 	user := theProvider.redeem(r.FormValue("code"))
-	if !ok || user == "" {
-		show(w, r, http.StatusBadRequest, "sign-in", "That sign-in has expired. Please begin again.")
+	if user == "" {
+		beginAgain(w, r)
 		return
 	}
 	s.SignIn(user)
 	http.Redirect(w, r, p.Next, http.StatusSeeOther)
+}
+
+func beginAgain(w http.ResponseWriter, r *http.Request) {
+	show(w, r, http.StatusBadRequest, "sign-in", "That sign-in has expired. Please begin again.")
 }
 
 // A provider stands for the other site. It vouches for everybody as ann.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"html/template"
 	"log"
 	"net/http"
@@ -43,9 +44,14 @@ func show(w http.ResponseWriter, r *http.Request, status int, name string, data 
 	w.Write(body.Bytes())
 }
 
-// tryLater answers when the store does not.
+// tryLater answers when the store does not, or when what was to be kept cannot be:
+// that will not be better later.
 func tryLater(w http.ResponseWriter, err error) {
 	log.Print(err)
+	if _, ok := errors.AsType[*session.ValueError](err); ok {
+		http.Error(w, "We cannot keep that.", http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Retry-After", "5")
 	http.Error(w, "Please try again in a few seconds.", http.StatusServiceUnavailable)
 }
