@@ -226,7 +226,11 @@ func (c *checker) checkProxies() {
 		}
 	}
 	if len(c.server.TrustedProxies) > 0 {
-		c.ok(check, "%v", c.server.TrustedProxies)
+		names := make([]string, len(c.server.TrustedProxies))
+		for i, p := range c.server.TrustedProxies {
+			names[i] = p.String()
+		}
+		c.ok(check, "%s", strings.Join(names, ", "))
 	}
 }
 

@@ -20,7 +20,7 @@ type Inspection struct {
 
 	// What follows is 0 if there are no tables, or those of a newer program.
 
-	Sessions int64         // rows, of whatever state
+	Sessions int64         // sessions that live now
 	Overdue  int64         // rows that expired more than a day ago and nobody swept
 	Future   int64         // rows created more than a minute from now
 	Ahead    time.Duration // how far from now the last of those was created
@@ -75,13 +75,14 @@ func (in *Inspection) read(c *zs.Conn, prefix string, now time.Time) (err error)
 	if in.SchemaVersion, err = schemaVersion(c, prefix); err != nil || in.SchemaVersion == 0 || in.SchemaVersion > SchemaVersion {
 		return err
 	}
-	return query(c, "SELECT count(*), coalesce(sum(expires < ?1 AND format = 1), 0), coalesce(sum(created > ?2), 0), max(created) FROM "+prefix+"sessions",
+	return query(c, "SELECT coalesce(sum(idle > 0 AND expires > ?3), 0), coalesce(sum(expires < ?1 AND format = 1), 0), "+
+		"coalesce(sum(created > ?2), 0), max(created) FROM "+prefix+"sessions",
 		func(st *zs.Stmt) {
 			in.Sessions, in.Overdue, in.Future = st.ColumnInt64(0), st.ColumnInt64(1), st.ColumnInt64(2)
 			if in.Future > 0 {
 				in.Ahead = microTime(st.ColumnInt64(3)).Sub(now)
 			}
-		}, now.Add(-24*time.Hour).UnixMicro(), now.Add(time.Minute).UnixMicro())
+		}, now.Add(-24*time.Hour).UnixMicro(), now.Add(time.Minute).UnixMicro(), now.UnixMicro())
 }
 
 // quickCheck returns what is wrong with the structure of the file.
