@@ -77,7 +77,13 @@ func recoverer(log *slog.Logger, next http.Handler) http.Handler {
 			case rw.written:
 				panic(http.ErrAbortHandler)
 			default:
-				clear(w.Header())
+				// A cookie stays: the visitor may need the one that a middleware inside
+				// of this left, to go on with what is stored already.
+				for name := range w.Header() {
+					if name != "Set-Cookie" && name != "Cache-Control" && name != "Vary" {
+						w.Header().Del(name)
+					}
+				}
 				http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 			}
 		}()

@@ -444,6 +444,7 @@ func TestHandler(t *testing.T) {
 	s := run(t, nil, &app.Module{Name: "bad", Setup: func(e *app.Env) error {
 		e.HandleFunc("GET /before/{id}", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Set-Cookie", "a=b")
+			w.Header().Set("X-Half", "done")
 			panic("oh no")
 		})
 		e.HandleFunc("GET /after", func(w http.ResponseWriter, r *http.Request) {
@@ -462,10 +463,10 @@ func TestHandler(t *testing.T) {
 		return nil
 	}})
 
-	t.Run("a panic before the first byte is 500, without the headers of the handler, and logged with its stack and pattern", func(t *testing.T) {
+	t.Run("a panic before the first byte is 500, of the headers of the handler with its cookie only, and logged with its stack and pattern", func(t *testing.T) {
 		resp, err := http.Get(s.url + "/before/secret")
 		b := body(t, resp, err)
-		if resp.StatusCode != 500 || b != "Internal Server Error\n" || resp.Header.Get("Set-Cookie") != "" {
+		if resp.StatusCode != 500 || b != "Internal Server Error\n" || resp.Header.Get("Set-Cookie") != "a=b" || resp.Header.Get("X-Half") != "" {
 			t.Errorf("got %d %q %v", resp.StatusCode, b, resp.Header)
 		}
 		for _, want := range []string{"oh no", "GET /before/{id}", "server_test.go"} {

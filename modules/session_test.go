@@ -2,6 +2,7 @@ package modules
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -213,5 +214,51 @@ func TestARouteMarkedOptionalGoesOnWithoutTheStore(t *testing.T) {
 		if w := ask(path, cookie); w.Code != want || w.Header().Get("Set-Cookie") != "" {
 			t.Errorf("%s is %d with cookie %q, want %d", path, w.Code, w.Header().Get("Set-Cookie"), want)
 		}
+	}
+}
+
+func TestAHandlerThatPanicsAfterACommitStrandsNobody(t *testing.T) {
+	a, err := app.New(app.Options{Args: []string{"--database", "memory:"}}, &app.Module{
+		Name: "page", Requires: []*app.Module{Session},
+		Setup: func(e *app.Env) error {
+			e.HandleFunc("GET /in", func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r)
+				s.SignIn("ann")
+				if err := s.Commit(r.Context()); err != nil {
+					t.Error(err)
+				}
+				w.Header().Set("X-Half", "done")
+				http.SetCookie(w, &http.Cookie{Name: "half", Value: "done"})
+				panic("oh no")
+			})
+			e.HandleFunc("GET /who", func(w http.ResponseWriter, r *http.Request) {
+				_, _ = w.Write([]byte(session.From(r).User()))
+			})
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := a.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Stop(context.Background()) })
+	get := func(path string, cookies []*http.Cookie) *http.Response {
+		r := httptest.NewRequest("GET", "http://localhost"+path, nil)
+		for _, c := range cookies {
+			r.AddCookie(c)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Result()
+	}
+	res := get("/in", nil)
+	if cookies := res.Cookies(); res.StatusCode != 500 || len(cookies) != 1 || cookies[0].Name != "crumb" || res.Header.Get("X-Half") != "" {
+		t.Fatalf("%d with %v", res.StatusCode, res.Header)
+	}
+	if got, _ := io.ReadAll(get("/who", res.Cookies()).Body); string(got) != "ann" {
+		t.Errorf("the visitor is signed in as %q", got)
 	}
 }
