@@ -144,6 +144,17 @@ func (a *App) Modules() []*Module { return slices.Clone(a.modules) }
 // Server returns the table [server].
 func (a *App) Server() ServerConfig { return a.server.clone() }
 
+// Config returns the settings of the module called name as they hold, a struct of
+// the type of its Config, or nil if there is none. It is for commands that work
+// with the settings of an app without starting it; [App.Settings] is for showing
+// them.
+func (a *App) Config(name string) any {
+	if t := a.settings.table(name); t != nil && t.config.IsValid() {
+		return t.config.Interface()
+	}
+	return nil
+}
+
 // Settings returns every setting with its value and where it comes from: the
 // server's first, then those of the modules in the order they start. Passwords
 // and secrets are not shown.

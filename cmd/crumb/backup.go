@@ -53,7 +53,7 @@ func backup(cmd *cobra.Command, file string, without bool) error {
 	if without {
 		copyTo = sqlite.BackupWithoutSessions
 	}
-	err = copyTo(cmd.Context(), url, file, sqlite.Config{TablePrefix: setting(a, "database", "table_prefix")})
+	err = copyTo(cmd.Context(), database(a).URL, file, sqlite.Config{TablePrefix: database(a).TablePrefix})
 	switch {
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted; there is no copy")

@@ -43,10 +43,17 @@ func settings(cmd *cobra.Command, mods ...*app.Module) (*app.App, error) {
 	}, mods...)
 }
 
-// setting returns the value of one setting.
-func setting(a *app.App, table, key string) string {
+// database returns the settings of the database, as they are and not as they are
+// shown.
+func database(a *app.App) modules.DatabaseConfig {
+	cfg, _ := a.Config(modules.Database.Name).(modules.DatabaseConfig)
+	return cfg
+}
+
+// shownURL returns the URL of the database without the passwords in it.
+func shownURL(a *app.App) string {
 	for _, s := range a.Settings() {
-		if s.Table == table && s.Key == key {
+		if s.Table == modules.Database.Name && s.Key == "url" {
 			return s.Value
 		}
 	}
@@ -85,21 +92,22 @@ func withSessions(cmd *cobra.Command, f func(ctx context.Context, m *session.Man
 }
 
 func noTables(a *app.App, url string) error {
-	return app.WithHint(fmt.Errorf("%s has no tables of sessions whose names begin with %s", url, setting(a, "database", "table_prefix")),
+	return app.WithHint(fmt.Errorf("%s has no tables of sessions whose names begin with %s", url, database(a).TablePrefix),
 		"crumb serve and crumb schema apply create them; name another database with --database")
 }
 
-// schemaVersion returns the URL of the database and the version of the schema in
+// schemaVersion returns the URL of the database, for showing, and the version of the schema in
 // it, or an error if it is not there or only in another process.
 func schemaVersion(ctx context.Context, a *app.App) (url string, version int, err error) {
-	url = setting(a, "database", "url")
-	if url == "memory:" {
+	cfg := database(a)
+	url = shownURL(a)
+	if cfg.URL == "memory:" {
 		return url, 0, app.WithHint(errors.New("the sessions of memory: are in the process that serves them, and nowhere else"),
 			"name a database with --database, such as sqlite:crumb.db")
 	}
 	ctx, cancel := context.WithTimeout(ctx, modules.OpenTimeout)
 	defer cancel()
-	version, err = sqlite.Status(ctx, url, sqlite.Config{TablePrefix: setting(a, "database", "table_prefix")})
+	version, err = sqlite.Status(ctx, cfg.URL, sqlite.Config{TablePrefix: cfg.TablePrefix})
 	if errors.Is(err, fs.ErrNotExist) {
 		err = app.WithHint(err, "crumb serve and crumb schema apply create it; name another with --database")
 	}
@@ -167,7 +175,7 @@ func schemaCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), sqlite.Schema(setting(a, "database", "table_prefix")))
+				_, err = io.WriteString(cmd.OutOrStdout(), sqlite.Schema(database(a).TablePrefix))
 				return err
 			},
 		},
@@ -204,7 +212,7 @@ func schemaCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if url := setting(a, "database", "url"); url == "memory:" {
+				if database(a).URL == "memory:" {
 					_, _, err := schemaVersion(cmd.Context(), a)
 					return err
 				}
