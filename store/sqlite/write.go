@@ -389,7 +389,7 @@ func (w *writer) commitBatch() error {
 		return nil
 	}
 	switch code := zs.ErrCode(err); {
-	case code.ToPrimary() != zs.ResultIOErr, code == zs.ResultIOErrWrite:
+	case code.ToPrimary() == zs.ResultBusy, code.ToPrimary() == zs.ResultFull, code == zs.ResultIOErrWrite:
 		// The frame that makes a commit is written last, so without it there is none.
 		return fmt.Errorf("commit: nothing was written: %w", plain(err))
 	}
