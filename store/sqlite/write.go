@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -101,6 +102,9 @@ func (w *writer) run() {
 		n, _, closed := w.queue.waiting()
 		switch {
 		case n > 0:
+			// Whoever woke this goroutine is seldom alone: the requests that are ready
+			// to run put their changes into the same batch.
+			runtime.Gosched()
 			w.write()
 		case closed:
 			return
