@@ -215,10 +215,11 @@ func serveVisit(w http.ResponseWriter, r *http.Request) {
 		visitB.Set(s, v.Value)
 		visitN.Add(s, v.Add)
 	case "remove":
-		if _, ok := visitB.Lookup(s); !ok {
-			v.What = "look" // there was nothing to do
+		if _, ok := visitB.Lookup(s); ok {
+			visitB.Delete(s)
+		} else {
+			v.What = "look" // there is nothing to do
 		}
-		visitB.Delete(s)
 	case "issue":
 		visitTicket.Set(s, v.Value)
 	case "pop":
