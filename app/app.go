@@ -54,8 +54,8 @@ type Options struct {
 	Logger *slog.Logger
 
 	// OtherTables lets the file hold tables of modules that are not part of
-	// this app: for a command that reads the file of another program. By
-	// default they are errors, since they may be misspelt.
+	// this app, which [App.Others] lists: for a command that reads the file of
+	// another program. By default they are errors, since they may be misspelt.
 	OtherTables bool
 
 	// Program is the name that --help shows. Defaults to that of the process.
@@ -169,6 +169,11 @@ func (a *App) Settings() []Setting {
 	}
 	return list
 }
+
+// Others returns the tables of the file, if [Options.OtherTables] lets it have
+// them, and the CRUMB_ variables of the environment that belong to no module of
+// the app.
+func (a *App) Others() []Other { return slices.Clone(a.settings.found) }
 
 // Start sets the modules up, starts their background work and returns the app's
 // handler, for tests and for servers of your own. If a module cannot be set up,

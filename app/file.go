@@ -65,6 +65,7 @@ func (s *settings) readTOML(path, text string) error {
 		tab := s.table(t.key)
 		if tab == nil {
 			if s.others {
+				s.found = append(s.found, Other{source, "[" + t.key + "]", s.nearTable(t.key)})
 				continue
 			}
 			return s.unknownTable(source, t.key)

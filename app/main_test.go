@@ -129,7 +129,7 @@ func TestMainFunction(t *testing.T) {
 			said += line.Msg + "\n"
 		}
 		p.Wait()
-		if want := "crumb: stopping, requests are drained\nof a module that asks for no logger\n"; !strings.HasSuffix(said, want) {
+		if want := "crumb: stopping, waiting for requests\nof a module that asks for no logger\n"; !strings.HasSuffix(said, want) {
 			t.Errorf("it logged\n%swhich does not end with\n%s", said, want)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -147,7 +148,13 @@ func (c ServerConfig) certificate() (*tls.Config, error) {
 	}
 	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 	if err != nil {
-		return nil, Bad("tls_cert", "the certificate and its key cannot be loaded: "+err.Error(), "")
+		hint := "tls_cert names a certificate chain and tls_key its own key, in PEM, that this user can read"
+		if p, ok := errors.AsType[*fs.PathError](err); ok && p.Path == c.TLSKey && p.Path != c.TLSCert {
+			return nil, Bad("tls_key", "the key cannot be read: "+p.Err.Error(), hint)
+		} else if ok {
+			return nil, Bad("tls_cert", "the certificate cannot be read: "+p.Err.Error(), hint)
+		}
+		return nil, Bad("tls_cert", "the certificate and its key do not go together: "+err.Error(), hint)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
 }
@@ -174,6 +181,11 @@ func (a *App) Run(ctx context.Context) error {
 	cert, err := a.server.certificate()
 	if err != nil {
 		return server.complete(err)
+	}
+	for _, o := range a.Others() {
+		if o.Near != "" {
+			a.log.Warn("crumb: "+o.Name+" belongs to no module of the app", "from", o.Source, "near", o.Near)
+		}
 	}
 	handler, err := a.Start(ctx)
 	if err != nil {
@@ -243,7 +255,7 @@ func (a *App) serve(ctx context.Context, handler http.Handler, cert *tls.Config)
 	case err = <-failed:
 	}
 	r.health.drain()
-	a.log.Info("crumb: stopping, requests are drained")
+	a.log.Info("crumb: stopping, waiting for requests")
 	a.drain(main, r, cancelRequests)
 	return err
 }

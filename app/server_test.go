@@ -370,10 +370,15 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = a.Run(t.Context())
-		wantError(t, err, `flag --tls-cert: server.tls_cert = "absent.pem": the certificate and its key cannot be loaded`)
+		wantError(t, err, `flag --tls-cert: server.tls_cert = "absent.pem": the certificate cannot be read: no such file or directory`)
 		if code := app.Report(io.Discard, io.Discard, err); code != 2 || len(d.lines) > 0 {
 			t.Errorf("exit code %d, %v", code, d.lines)
 		}
+		a, err = app.New(app.Options{Args: []string{"--tls-cert=server_test.go", "--tls-key=absent.pem"}, Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, a.Run(t.Context()), `flag --tls-key: server.tls_key = "absent.pem": the key cannot be read: no such file or directory`)
 	})
 
 	t.Run("a stop during the start is no error", func(t *testing.T) {

@@ -25,6 +25,14 @@ type Setting struct {
 	Secret bool
 }
 
+// An Other is a table of the file, or a CRUMB_ variable of the environment, that
+// belongs to no module of the app. It may be another program's, or misspelt.
+type Other struct {
+	Source string // as in [Setting]
+	Name   string // "[sesion]" or "CRUMB_SESION_LIFETIME"
+	Near   string // what may have been meant, "[session]" or "CRUMB_SESSION_LIFETIME"; "" if nothing is near
+}
+
 // A SettingError is a setting that is wrong. It is found before anything opens,
 // and [Main] exits with 2.
 type SettingError struct {
@@ -209,7 +217,8 @@ func (t *table) check() error {
 // settings are all tables of an app, that of the server first.
 type settings struct {
 	tables []*table
-	others bool // tables of modules that are not part of the app are left alone
+	others bool    // tables of modules that are not part of the app are left alone
+	found  []Other // what is left alone
 }
 
 func newSettings(server *table, modules []*Module) (*settings, error) {
@@ -256,6 +265,14 @@ func (s *settings) table(name string) *table {
 		}
 	}
 	return nil
+}
+
+func (s *settings) names() []string {
+	names := make([]string, len(s.tables))
+	for i, t := range s.tables {
+		names[i] = t.name
+	}
+	return names
 }
 
 // read overlays the defaults with the file, the environment and the flags, and
@@ -318,6 +335,7 @@ func (s *settings) readEnviron(environ []string) error {
 				Hint:    suggest(name, names, fmt.Sprintf("[%s] has %s", t.name, orNone(t.keys()))),
 			}
 		}
+		s.found = append(s.found, Other{source, name, s.nearEnv(name)})
 	}
 	return nil
 }
@@ -350,10 +368,7 @@ func (s *settings) unknownKey(source string, t *table, key string) *SettingError
 
 // unknownTable is the error for a table that no module of the app has.
 func (s *settings) unknownTable(source, name string) *SettingError {
-	var names []string
-	for _, t := range s.tables {
-		names = append(names, t.name)
-	}
+	names := s.names()
 	return &SettingError{
 		Source: source, Key: name,
 		Problem: "the app has no module of this name",
@@ -368,18 +383,47 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
+// nearTable returns "[table]" of the table whose name is nearest to name, or "".
+// Short names are near to everything.
+func (s *settings) nearTable(name string) string {
+	if near := nearest(name, s.names()); near != "" && len(name) > 3 {
+		return "[" + near + "]"
+	}
+	return ""
+}
+
+// nearEnv returns what a variable of no table may have meant. Its table alone is
+// compared: others may have keys like ours.
+func (s *settings) nearEnv(name string) string {
+	rest := strings.TrimPrefix(name, "CRUMB_")
+	for i, r := range rest {
+		if r != '_' {
+			continue
+		}
+		if near := s.nearTable(strings.ToLower(rest[:i])); near != "" {
+			return envPrefix(strings.Trim(near, "[]")) + rest[i+1:]
+		}
+	}
+	return ""
+}
+
 // suggest asks whether one of names was meant, if one is near enough.
 func suggest(name string, names []string, otherwise string) string {
+	if best := nearest(name, names); best != "" {
+		return fmt.Sprintf("did you mean %s?", best)
+	}
+	return otherwise
+}
+
+// nearest returns the one of names that is nearest to name, or "".
+func nearest(name string, names []string) string {
 	best, least := "", max(2, len(name)/4)+1
 	for _, n := range names {
 		if d := distance(name, n, least); d < least {
 			best, least = n, d
 		}
 	}
-	if best == "" {
-		return otherwise
-	}
-	return fmt.Sprintf("did you mean %s?", best)
+	return best
 }
 
 // distance counts the letters to insert, remove, change or swap to get from a

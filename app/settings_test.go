@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,6 +227,49 @@ func TestPrecedence(t *testing.T) {
 			t.Errorf("addr is %q", a.Server().Addr)
 		}
 	})
+}
+
+func TestOthersAreWhatBelongsToNoModule(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "crumb.toml")
+	if err := os.WriteFile(path, []byte("[other]\nx = 1\n[servr]\naddr = ':1'\n[server]\naddr = ':1'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{
+		"CRUMB_SERVR_ADDR=:2", "CRUMB_OTHER_X=1", "CRUMB_ALONE=1", "CRUMB_EMPTY_X=", "CRUMB_ABC_X=1", "CRUMBS_SERVR_ADDR=:2",
+		"CRUMB_SHOP_SERVICE_HOST=10.0.0.1", "CRUMB_SERVER_LOG_FORMAT=text",
+	}
+	a, err := app.New(app.Options{File: path, Environ: env, OtherTables: true}, &app.Module{Name: "abd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []app.Other{
+		{path + ":1", "[other]", ""},
+		{path + ":3", "[servr]", "[server]"},
+		{"env CRUMB_ABC_X", "CRUMB_ABC_X", ""}, // short names are near to everything
+		{"env CRUMB_ALONE", "CRUMB_ALONE", ""},
+		{"env CRUMB_OTHER_X", "CRUMB_OTHER_X", ""},
+		{"env CRUMB_SERVR_ADDR", "CRUMB_SERVR_ADDR", "CRUMB_SERVER_ADDR"},
+	}
+	if got := a.Others(); !slices.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestAMisspeltVariableIsLoggedWhenTheAppRuns(t *testing.T) {
+	var log strings.Builder
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a, err := app.New(app.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Args: []string{"--addr=127.0.0.1:0"}, Environ: []string{"CRUMB_SERVR_ADDR=hunter2", "CRUMB_SHOP_X=1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "CRUMB_SERVR_ADDR belongs to no module") ||
+		!strings.Contains(got, "near=CRUMB_SERVER_ADDR") || strings.Contains(got, "hunter2") {
+		t.Errorf("%s", got)
+	}
 }
 
 func TestWrongSettings(t *testing.T) {
