@@ -201,8 +201,8 @@ var brokenStores = map[string]func(st session.Store, ctx context.Context, base *
 		if err := st.Delete(ctx, base.ID); err != nil {
 			return nil, err
 		}
-		if err := st.Create(ctx, out); err != nil {
-			return nil, session.ErrConflict
+		if err := st.Create(ctx, out); err != nil && err != session.ErrExists { // another writer was faster
+			return nil, err
 		}
 		return out, nil
 	},
