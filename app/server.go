@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -71,8 +72,19 @@ func (c ServerConfig) Loopback() bool {
 	if err != nil {
 		return false
 	}
+	return host == "localhost" || loopback(host)
+}
+
+func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// thisMachine says whether the host of a URL can only be the machine that asks:
+// RFC 6761, section 6.3.
+func thisMachine(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || loopback(host)
 }
 
 func (c ServerConfig) clone() ServerConfig {
@@ -134,11 +146,17 @@ func badAddr(addr string) string {
 // network and nothing says that this is meant.
 func (c ServerConfig) exposed() error {
 	u, _ := url.Parse(c.PublicURL)
-	if c.TLS() || c.Loopback() || c.Insecure || len(c.TrustedProxies) > 0 || u != nil && u.Scheme == "https" {
+	switch {
+	case c.TLS() || c.Insecure || u != nil && u.Scheme == "https":
 		return nil
+	case !c.Loopback() && len(c.TrustedProxies) == 0:
+		return Bad("addr", "plain HTTP on an address that others can reach",
+			"use --tls-cert and --tls-key; or, behind a proxy that speaks TLS, --trusted-proxy CIDR and --public-url https://…; or --insecure")
+	case u != nil && u.Scheme == "http" && !thisMachine(u.Hostname()):
+		return Bad("public_url", "visitors would come over plain HTTP, which others can read on its way",
+			"make it https:// and let the app or a proxy speak TLS; or, for development, --insecure")
 	}
-	return Bad("addr", "plain HTTP on an address that others can reach",
-		"use --tls-cert and --tls-key; or, behind a proxy that speaks TLS, --trusted-proxy CIDR and --public-url https://…; or --insecure")
+	return nil
 }
 
 // certificate loads the certificate, or returns nil for plain HTTP.

@@ -302,6 +302,9 @@ func TestRun(t *testing.T) {
 			{[]string{"--addr=:0", "--trusted-proxy=10.0.0.0/8"}, false},
 			{[]string{"--addr=localhost:0"}, false},
 			{[]string{"--addr=127.0.0.2:0"}, false},
+			{[]string{"--addr=127.0.0.2:0", "--public-url=http://example.com", "--insecure"}, false},
+			{[]string{"--addr=127.0.0.2:0", "--public-url=http://app.localhost:8080"}, false},
+			{[]string{"--addr=127.0.0.2:0", "--public-url=http://[::1]"}, false},
 		} {
 			var d diary
 			a, err := app.New(app.Options{Args: c.args, Logger: quiet}, d.module("one"))
@@ -360,6 +363,16 @@ func TestRun(t *testing.T) {
 		s.stop()
 		if err := <-s.ended; err != nil {
 			t.Error(err)
+		}
+	})
+
+	t.Run("nor does it tell visitors to come over plain HTTP", func(t *testing.T) {
+		for _, args := range [][]string{{"--addr=127.0.0.1:0"}, {"--addr=127.0.0.1:0", "--trusted-proxy=127.0.0.1/32"}} {
+			a, err := app.New(app.Options{Args: append(args, "--public-url=http://localhost.example.com"), Logger: quiet})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantError(t, a.Run(t.Context()), `flag --public-url: server.public_url = "http://localhost.example.com": visitors would come over plain HTTP`)
 		}
 	})
 

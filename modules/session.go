@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -184,15 +185,68 @@ func (c SessionConfig) Check() error {
 	return nil
 }
 
-// badConfig says an error of package session about its Config, which begins with
-// the name of a field, of the setting that the field is.
+// badConfig says an error of package session about its Config as one about the
+// setting. "IdleTimeout is 48h0m0s, longer than Lifetime, 24h0m0s; make it
+// shorter" begins with the name of a field and its value, which the error of a
+// setting shows by itself, and ends with what to do.
 func badConfig(err error) error {
 	problem := strings.TrimPrefix(err.Error(), "session: ")
-	name, _, _ := strings.Cut(problem, " ")
-	if f, ok := reflect.TypeFor[SessionConfig]().FieldByName(name); ok {
-		return app.Bad(f.Tag.Get("toml"), problem, "")
+	key := ""
+	if name, _, _ := strings.Cut(problem, " "); name != "" {
+		if f, ok := reflect.TypeFor[SessionConfig]().FieldByName(name); ok {
+			key = f.Tag.Get("toml")
+		}
 	}
-	return app.Bad("", problem, "")
+	if key != "" && strings.Contains(problem, "Insecure is set") {
+		return app.Bad(key, "browsers refuse it over plain HTTP",
+			"set tls_cert and tls_key, or public_url if a proxy speaks TLS; or remove it for development")
+	}
+	problem = fieldNames.Replace(problem)
+	problem = goTime.ReplaceAllStringFunc(problem, func(text string) string {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return text
+		}
+		return duration(d)
+	})
+	if key != "" {
+		problem = strings.TrimLeft(valueFirst.ReplaceAllString(problem, ""), ",; ")
+	}
+	problem, hint, _ := strings.Cut(problem, "; ")
+	if with, ok := strings.CutPrefix(problem, "and "); ok {
+		problem = "does not go with " + with
+	}
+	return app.Bad(key, problem, hint)
+}
+
+var (
+	valueFirst = regexp.MustCompile(`^\w+ (is|holds) ("(\\.|[^"\\])*"|[^,; ]+)`)
+	goTime     = regexp.MustCompile(`\b(\d+h)?(\d+m)?[\d.]+[nµm]?s\b`)
+	// fieldNames writes the fields of Config as settings.
+	fieldNames = func() *strings.Replacer {
+		pairs := []string{" (9600h0m0s)", "", "AddrHeader", "[server] client_ip_header", "TrustedProxies", "[server] trusted_proxies", "Insecure", "insecure"}
+		fields := reflect.VisibleFields(reflect.TypeFor[SessionConfig]())
+		// A long name such as VisitorLifetime is found before Lifetime at its end.
+		for _, f := range fields {
+			pairs = append(pairs, f.Name, f.Tag.Get("toml"))
+		}
+		return strings.NewReplacer(pairs...)
+	}()
+)
+
+// duration is d as a person writes it in the settings.
+func duration(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d > day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
 }
 
 // SameSite is [http.SameSite] as a setting: lax, strict or none.

@@ -132,6 +132,30 @@ func TestAWrongSettingIsSaidByItsKey(t *testing.T) {
 	}
 }
 
+func TestAWrongSettingIsSaidInItsOwnWords(t *testing.T) {
+	const day = 24 * time.Hour
+	for want, change := range map[string]func(*session.Config){
+		"idle_timeout | longer than lifetime, 24h | make it shorter":                                                                                   func(c *session.Config) { c.IdleTimeout = 2 * day },
+		"visitor_idle_timeout | longer than visitor_lifetime, 180d | make it shorter":                                                                  func(c *session.Config) { c.VisitorIdleTimeout = 200 * day },
+		"remember_lifetime | it must be whole microseconds, more than 0 and at most 400 days | ":                                                       func(c *session.Config) { c.RememberLifetime = 401 * day },
+		"touch_interval | it must be at most a quarter of the shortest idle time, 7m30s | ":                                                            func(c *session.Config) { c.TouchInterval = time.Hour },
+		"max_bytes | it must be at most 16 MiB (16777216) | ":                                                                                          func(c *session.Config) { c.MaxBytes = -1 },
+		"cookie_name | it must be at most 128 letters, digits and -_ | ":                                                                               func(c *session.Config) { c.CookieName = "a; b, \"c" },
+		"keep_on_sign_in | a prefix is parts of a-z, 0-9 and _ with dots between, such as \"cart\" | ":                                                 func(c *session.Config) { c.KeepOnSignIn = []string{"Cart"} },
+		"cookie_name | does not go with cookie_domain \"example.org\" | browsers refuse __Host- with a domain, use __Secure-":                                       func(c *session.Config) { c.CookieName, c.CookieDomain = "__Host-x", "example.org" },
+		"same_site | browsers refuse it over plain HTTP | set tls_cert and tls_key, or public_url if a proxy speaks TLS; or remove it for development": func(c *session.Config) { c.SameSite, c.Insecure = http.SameSiteNoneMode, true },
+		" | [server] client_ip_header is Forwarded (RFC 7239), which is not a plain list | have the proxy set X-Forwarded-For":                         func(c *session.Config) { c.AddrHeader = "forwarded" },
+	} {
+		var cfg session.Config
+		change(&cfg)
+		_, err := cfg.WithDefaults()
+		bad, ok := badConfig(err).(*app.SettingError)
+		if !ok || bad.Key+" | "+bad.Problem+" | "+bad.Hint != want {
+			t.Errorf("%v:\ngot  %+v\nwant %s", err, bad, want)
+		}
+	}
+}
+
 func TestLoopbackHost(t *testing.T) {
 	for host, want := range map[string]bool{
 		"localhost": true, "LOCALHOST:80": true, "localhost.": true, "a.localhost:1": true,

@@ -78,6 +78,7 @@ type checker struct {
 	server   app.ServerConfig
 	session  modules.SessionConfig
 	database modules.DatabaseConfig
+	others   []app.Other
 
 	findings []finding
 }
@@ -126,6 +127,7 @@ func (c *checker) run(ctx context.Context) {
 		return
 	}
 	c.ok("settings", "all are understood; crumb config show lists them")
+	c.checkOthers()
 	c.checkAddress()
 	c.checkCookie()
 	c.checkProxies()
@@ -150,8 +152,25 @@ func (c *checker) readSettings(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.others = a.Others()
 	_, err = a.Start(ctx)
 	return errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
+}
+
+// checkOthers lists tables and variables that this command does not know. They may
+// be those of the app's own modules, so only what looks misspelt is a warning.
+func (c *checker) checkOthers() {
+	var unknown []string
+	for _, o := range c.others {
+		if o.Near != "" {
+			c.warn("settings", "write "+o.Near+", or leave it if it is your app's own", "%s: not Crumb's own: %s; did you mean %s?", o.Source, o.Name, o.Near)
+			continue
+		}
+		unknown = append(unknown, o.Name)
+	}
+	if len(unknown) > 0 {
+		c.ok("settings", "not Crumb's own, and not looked at: %s", strings.Join(unknown, ", "))
+	}
 }
 
 const behindTLS = "set tls_cert and tls_key; or, behind a proxy that speaks TLS, trusted_proxies and public_url = \"https://…\""

@@ -134,7 +134,7 @@ func TestCookieOverPlainHTTP(t *testing.T) {
 		mustSet(t, s.get("/", "", "Host", "shop.example", "X-Forwarded-Proto", "https"), development)
 	})
 	t.Run("a public URL without TLS changes nothing", func(t *testing.T) {
-		s := start(t, t.TempDir(), crumbPath, "--public-url=http://shop.example")
+		s := start(t, t.TempDir(), crumbPath, "--public-url=http://shop.localhost")
 		mustRefuse(t, s.get("/", "", "Host", "shop.example"))
 		mustSet(t, s.get("/", ""), development)
 	})

@@ -148,7 +148,7 @@ func TestStop(t *testing.T) {
 		token := s.get("/", "").token()
 		slow := s.begin(token)
 		s.cmd.Process.Signal(syscall.SIGTERM)
-		s.log.wait(t, "stopping, requests are drained")
+		s.log.wait(t, "stopping, waiting for requests")
 		if a := s.try("GET", "/", token); a.err == nil {
 			t.Errorf("a new request was answered while it stops: %+v", a)
 		}
@@ -181,7 +181,7 @@ func TestStop(t *testing.T) {
 		s := start(t, t.TempDir(), slowAppPath)
 		slow := s.begin("")
 		s.cmd.Process.Signal(syscall.SIGINT)
-		s.log.wait(t, "stopping, requests are drained")
+		s.log.wait(t, "stopping, waiting for requests")
 		s.cmd.Process.Signal(syscall.SIGTERM)
 		s.wait()
 		if code := s.cmd.ProcessState.ExitCode(); code != 1 {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -112,48 +111,6 @@ func schemaVersion(ctx context.Context, a *app.App) (url string, version int, er
 		err = app.WithHint(err, "crumb serve and crumb schema apply create it; name another with --database")
 	}
 	return url, version, err
-}
-
-func configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show the settings"}
-	var asJSON bool
-	show := &cobra.Command{
-		Use:   "show",
-		Short: "Show every setting, its value and where it comes from",
-		Long:  "Show every setting, its value and where it comes from.\nPasswords and secrets are not shown.",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := settings(cmd, modules.Session)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				out := []settingJSON{}
-				for _, s := range a.Settings() {
-					out = append(out, settingJSON{s.Table + "." + s.Key, s.Value, s.Source})
-				}
-				return writeJSON(cmd.OutOrStdout(), out)
-			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(tw, "SETTING\tVALUE\tFROM")
-			for _, s := range a.Settings() {
-				fmt.Fprintf(tw, "%s.%s\t%s\t%s\n", s.Table, s.Key, plain(s.Value), plain(s.Source))
-			}
-			return tw.Flush()
-		},
-	}
-	settingFlags(cmd)
-	onlySubcommands(cmd)
-	show.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(show)
-	return cmd
-}
-
-// A settingJSON is a setting as the command prints it.
-type settingJSON struct {
-	Setting string `json:"setting"`
-	Value   string `json:"value"`
-	From    string `json:"from"`
 }
 
 func schemaCommand() *cobra.Command {
