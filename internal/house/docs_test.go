@@ -151,6 +151,28 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+var placeInDocs = regexp.MustCompile(`docs/(\w+\.md)#([\w-]+)`)
+
+// TestPlacesInDocumentsThatCodeNamesExist looks for names such as
+// docs/guide.md#settings in Go files: what storetest prints when a check fails.
+func TestPlacesInDocumentsThatCodeNamesExist(t *testing.T) {
+	n := 0
+	for _, path := range files(t, ".go") {
+		for _, m := range placeInDocs.FindAllStringSubmatch(read(t, path), -1) {
+			if strings.HasSuffix(path, "house/docs_test.go") {
+				continue
+			}
+			n++
+			if !slices.Contains(anchors(read(t, root+"/docs/"+m[1])), m[2]) {
+				t.Errorf("%s names %s, which is not there", path, m[0])
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d places were found; did their form change?", n)
+	}
+}
+
 var makeTarget = regexp.MustCompile("(?:`|\n)make ([a-z ]+)(?:`|\n)")
 
 func TestMakeTargetsInDocumentsExist(t *testing.T) {

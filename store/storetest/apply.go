@@ -110,7 +110,7 @@ func (l *life) update(id session.ID) (what, wrong string) {
 		base = model
 	}
 	c := l.change(model)
-	what = fmt.Sprintf("Update of %+v from base %+v with %s", model, base, describe(c))
+	what = fmt.Sprintf("Update of %s from base %s with %s", dump(model), dump(base), dump(c))
 	var want *session.Record
 	wantErr := session.ErrNotFound
 	if model != nil {
@@ -267,18 +267,4 @@ func (l *life) oldSecret(rec *session.Record) session.Hash {
 		return rec.OldSecret
 	}
 	return secret(-1)
-}
-
-func describe(c *session.Change) string {
-	s := fmt.Sprintf("%+v", *c)
-	if c.SignIn != nil {
-		s += fmt.Sprintf(" SignIn=%+v", *c.SignIn)
-	}
-	if c.Renew != nil {
-		s += fmt.Sprintf(" Renew=%+v", *c.Renew)
-	}
-	if c.Came != nil {
-		s += fmt.Sprintf(" Came=%+v", *c.Came)
-	}
-	return s
 }

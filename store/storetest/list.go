@@ -17,7 +17,7 @@ var users = []string{"ana", "Ana ", "Ana", "ana ", "aná", "ana\u0301", "ANA", "
 var listChecks = []check{{
 	name: "users are compared byte for byte",
 	rule: "the sessions of a user are those of exactly this name: no case folding, trimming, normalization or pattern",
-	from: "Lister.List; DESIGN, Store",
+	from: "Lister.List; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		l := t.lister()
 		var recs []*session.Record
@@ -96,7 +96,7 @@ var listChecks = []check{{
 }, {
 	name: "a session is under its user from sign-in to end",
 	rule: "a signed-in session appears under its user at once and no longer once it has ended or is deleted",
-	from: "Lister.List; DESIGN, Stores: user index",
+	from: "Lister.List; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		l := t.lister()
 		ana := session.Query{User: "ana"}
@@ -140,7 +140,7 @@ var listChecks = []check{{
 }, {
 	name: "a list goes on while its sessions are deleted",
 	rule: "a caller who ends or deletes the sessions of a page finds the others on the next ones, each once",
-	from: "Query.After; DESIGN, Store: Lister",
+	from: "Query.After; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		l := t.lister()
 		recs := t.crowd(40)
@@ -175,7 +175,7 @@ var listChecks = []check{{
 }, {
 	name: "a list holds up no one who deletes or writes",
 	rule: "lists, updates and deletes at once all succeed, and a session that lives all the time is in every list",
-	from: "Lister.List; DESIGN, Store: Lister",
+	from: "Lister.List; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		l := t.lister()
 		recs := t.crowd(30)

@@ -14,7 +14,7 @@ import (
 var raceChecks = []check{{
 	name: "no addition of two hundred clients is lost",
 	rule: "adds are exact, and Update returns the record as it then stands: no two of them the same sum",
-	from: "Store.Update; DESIGN, Store",
+	from: "Store.Update; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		const clients, adds = 200, 5
 		base := t.visitor(1)
@@ -41,7 +41,7 @@ var raceChecks = []check{{
 }, {
 	name: "ten keys written at once are all kept",
 	rule: "two requests that write different keys both survive",
-	from: "DESIGN, Store",
+	from: "docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		const rounds, keys = 5, 10
 		var recs []*session.Record
@@ -63,7 +63,7 @@ var raceChecks = []check{{
 }, {
 	name: "of fifty takers one gets the value",
 	rule: "an operation whose condition fails is refused: a value that is taken once is given once",
-	from: "session.OrFail; DESIGN: Take",
+	from: "session.OrFail; docs/design.md#one-request",
 	run: func(t *tester) {
 		base := t.holding(1, "oauth.state", `"x"`, "ui.theme", "1")
 		t.create(base)
@@ -76,7 +76,7 @@ var raceChecks = []check{{
 			case !errors.Is(err, session.ErrConflict):
 				t.Errorf("Update: %v", err)
 			case rec == nil || rec.Values.Get("oauth.state") != nil:
-				t.Errorf("beside ErrConflict stands %+v, not the record without the value", rec)
+				t.Errorf("beside ErrConflict stands %s, not the record without the value", dump(rec))
 			}
 		})
 		if got.Load() != 1 {
@@ -86,7 +86,7 @@ var raceChecks = []check{{
 }, {
 	name: "fifty updates at once all count",
 	rule: "a change whose condition fails comes back with the record as it stands, which is what to try again with",
-	from: "Store.Update; DESIGN: Update",
+	from: "Store.Update; docs/design.md#one-request",
 	run: func(t *tester) {
 		const clients, tries = 50, 1000
 		base := t.holding(1, "n.n", "0")
@@ -100,7 +100,7 @@ var raceChecks = []check{{
 					return
 				}
 				if !errors.Is(err, session.ErrConflict) || next == nil {
-					t.Errorf("Update: %+v, %v", next, err)
+					t.Errorf("Update: %s, %v", dump(next), err)
 					return
 				}
 				rec = next
@@ -136,7 +136,7 @@ var raceChecks = []check{{
 }, {
 	name: "of many ends one succeeds",
 	rule: "an end happens once: of those who end a session one is told so, the others ErrNotFound",
-	from: "DESIGN, Store: ending",
+	from: "docs/design.md#late-requests",
 	run: func(t *tester) {
 		const rounds, clients = 5, 20
 		for n := range rounds {
@@ -195,13 +195,13 @@ var raceChecks = []check{{
 			}
 		})
 		if rec := t.load(base.ID); !rec.Ended() || len(rec.Values) > 0 {
-			t.Fatalf("the session was ended and is %+v", rec)
+			t.Fatalf("the session was ended and is %s", dump(rec))
 		}
 	},
 }, {
 	name: "nothing from before a sign-in lands after it",
 	rule: "what slow requests from before a sign-in write is either dropped by it or refused with ErrStale, the record beside it",
-	from: "Store.Update; DESIGN, Store: Auth",
+	from: "Store.Update; docs/design.md#late-requests",
 	run: func(t *tester) {
 		const writers, most, before = 8, 300, 10
 		base := t.visitor(1)
@@ -224,7 +224,7 @@ var raceChecks = []check{{
 				}
 				if errors.Is(err, session.ErrStale) {
 					if rec == nil || rec.User != "ana" || rec.Auth != 1 {
-						t.Errorf("beside ErrStale stands %+v, not the record of ana", rec)
+						t.Errorf("beside ErrStale stands %s, not the record of ana", dump(rec))
 					}
 					return
 				}
@@ -234,7 +234,7 @@ var raceChecks = []check{{
 			}
 		})
 		if rec := t.load(base.ID); rec.User != "ana" || rec.Secret != secret(2) || len(rec.Values) > 0 {
-			t.Fatalf("after the sign-in the session is %+v", rec)
+			t.Fatalf("after the sign-in the session is %s", dump(rec))
 		}
 	},
 }, {

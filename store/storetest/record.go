@@ -57,7 +57,7 @@ var recordChecks = []check{{
 }, {
 	name: "values come back byte for byte",
 	rule: "values are JSON text that no store may reformat",
-	from: "session.Value; DESIGN, Store: engines see bytes",
+	from: "session.Value; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		var pairs []string
 		var sets []session.Op
@@ -96,7 +96,7 @@ var recordChecks = []check{{
 }, {
 	name: "times come back to the microsecond and in UTC",
 	rule: "times are UTC and whole microseconds; a zero one stays zero",
-	from: "session.Record; DESIGN, Store",
+	from: "session.Record; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		created, updated := t.visitor(1), t.visitor(2)
 		created.Created = t.now.Add(-400 * 24 * time.Hour).Truncate(time.Millisecond).Add(time.Microsecond)
@@ -130,7 +130,7 @@ var recordChecks = []check{{
 }, {
 	name: "the ID of an ended or expired session stays taken",
 	rule: "an ended record stays for a while, so that its ID is not taken again; an expired one until it is swept",
-	from: "Change.Apply; DESIGN, Store: ending",
+	from: "Change.Apply; docs/design.md#late-requests",
 	run: func(t *tester) {
 		expired := t.visitor(2)
 		expired.Seen, expired.Expires = t.now.Add(-61*time.Minute), t.now.Add(-time.Minute)

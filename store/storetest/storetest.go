@@ -209,7 +209,7 @@ func (t *tester) load(id session.ID) *session.Record {
 	t.Helper()
 	rec, err := t.store.Load(t.ctx, id)
 	if err != nil || rec == nil {
-		t.Fatalf("Load %s: %v, %v", id, rec, err)
+		t.Fatalf("Load %s: %s, %v", id, dump(rec), err)
 	}
 	return rec
 }
@@ -218,7 +218,7 @@ func (t *tester) update(base *session.Record, c *session.Change) *session.Record
 	t.Helper()
 	rec, err := t.store.Update(t.ctx, base, c)
 	if err != nil || rec == nil {
-		t.Fatalf("Update %+v: %v, %v", c, rec, err)
+		t.Fatalf("Update %s: %s, %v", dump(c), dump(rec), err)
 	}
 	return rec
 }
@@ -244,7 +244,7 @@ func (t *tester) absent(id session.ID) {
 	t.Helper()
 	rec, err := t.store.Load(t.ctx, id)
 	if !errors.Is(err, session.ErrNotFound) {
-		t.Fatalf("Load of %s, which must not be there: %+v, %v", id, rec, err)
+		t.Fatalf("Load of %s, which must not be there: %s, %v", id, dump(rec), err)
 	}
 }
 
@@ -278,7 +278,7 @@ func diff(got, want *session.Record) string {
 		if got == want {
 			return ""
 		}
-		return fmt.Sprintf("got %+v, want %+v", got, want)
+		return fmt.Sprintf("got %s, want %s", dump(got), dump(want))
 	}
 	d := diffInfo(&got.Info, &want.Info)
 	d.field("Auth", got.Auth, want.Auth)
@@ -317,7 +317,7 @@ func (d *differences) addf(format string, args ...any) { *d = append(*d, fmt.Spr
 
 func (d *differences) field(name string, got, want any) {
 	if got != want {
-		d.addf("%s is %+v, not %+v", name, got, want)
+		d.addf("%s is %s, not %s", name, dump(got), dump(want))
 	}
 }
 

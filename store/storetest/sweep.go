@@ -70,7 +70,7 @@ var sweepChecks = []check{{
 }, {
 	name: "two sweepers delete each record once",
 	rule: "sweeps at once count each deleted record once between them, and leave nothing",
-	from: "Sweeper.Sweep; SECURITY, two sweepers",
+	from: "Sweeper.Sweep; docs/security.md#faults",
 	run: func(t *tester) {
 		const n, limit = 120, 7
 		sw := t.sweeper()
@@ -104,7 +104,7 @@ var sweepChecks = []check{{
 }, {
 	name: "a sweep loses nobody who was seen meanwhile",
 	rule: "a sweep repeats its condition in the delete: a session whose expiry a late touch or update moved stays",
-	from: "DESIGN, Store: Sweeper",
+	from: "docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		sw := t.sweeper()
 		for range 8 {

@@ -61,7 +61,7 @@ var touchChecks = []check{{
 }, {
 	name: "a touch derives the expiry from the record's own limits",
 	rule: "the expiry after a touch is the lesser of seen plus the record's own Idle and its own Absolute",
-	from: "Touch.Apply; DESIGN, Store: Toucher",
+	from: "Touch.Apply; docs/design.md#what-is-written-and-when",
 	run: func(t *tester) {
 		to := t.toucher()
 		visitor, signedIn, remember := t.visitor(1), t.of(2, "ana"), t.of(3, "ana")
@@ -101,7 +101,7 @@ var touchChecks = []check{{
 		}
 		rec := t.update(base, t.ops(when(session.OrFail, "1", set("a.b", "2"))))
 		if !rec.Seen.Equal(seen) || !rec.Expires.Equal(seen.Add(time.Hour)) || rec.Version != base.Version+2 {
-			t.Fatalf("an update from before a touch led to %+v", rec)
+			t.Fatalf("an update from before a touch led to %s", dump(rec))
 		}
 	},
 }, {
@@ -136,7 +136,7 @@ var touchChecks = []check{{
 }, {
 	name: "touches of the same sessions at once leave the latest",
 	rule: "a seen-time never moves back, in whatever order calls with many of them meet",
-	from: "Touch.Apply; DESIGN, Store: Toucher",
+	from: "Touch.Apply; docs/design.md#what-is-written-and-when",
 	run: func(t *tester) {
 		const rounds, calls, n = 6, 8, 20
 		to := t.toucher()
@@ -198,7 +198,7 @@ var watchChecks = []check{{
 }, {
 	name: "a check asks after a thousand sessions at once",
 	rule: "one question a second serves all open streams of a process",
-	from: "session.Checker; DESIGN, Store: Checker",
+	from: "session.Checker; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		ch := t.checker()
 		var asked []session.ID

@@ -66,10 +66,10 @@ var updateChecks = []check{{
 		t.create(rec)
 		end := &session.Change{Now: rec.Expires.Add(time.Second), End: true}
 		if got := t.update(rec, end); !got.Ended() {
-			t.Fatalf("told to end an expired session, the store returned %+v", got)
+			t.Fatalf("told to end an expired session, the store returned %s", dump(got))
 		}
 		if got := t.load(rec.ID); !got.Ended() {
-			t.Fatalf("an expired session that was ended is %+v", got)
+			t.Fatalf("an expired session that was ended is %s", dump(got))
 		}
 		t.refused(rec, end, session.ErrNotFound)
 	},
@@ -95,7 +95,7 @@ var updateChecks = []check{{
 }, {
 	name: "an end empties the record and leaves it",
 	rule: "ending empties the record and leaves it, expired, so that late requests are told from unknown ones; Delete is for erasing",
-	from: "Change.Apply; DESIGN, Store: ending",
+	from: "Change.Apply; docs/design.md#late-requests",
 	run: func(t *tester) {
 		rec := t.full(1)
 		t.create(rec)
@@ -115,7 +115,7 @@ var updateChecks = []check{{
 		t.update(bare(2), &session.Change{Now: t.now, End: true, Auth: 7, Ops: []session.Op{when(session.OrFail, "1", set("a.b", "2"))}})
 		for n := 1; n <= 2; n++ {
 			if rec := t.load(id(n)); !rec.Ended() || rec.User != "" || len(rec.Values) > 0 {
-				t.Fatalf("the session has not ended: %+v", rec)
+				t.Fatalf("the session has not ended: %s", dump(rec))
 			}
 		}
 	},
@@ -136,7 +136,7 @@ var updateChecks = []check{{
 }, {
 	name: "different keys from one stale base are all kept",
 	rule: "two requests that write different keys both survive",
-	from: "DESIGN, Store",
+	from: "docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		base := t.holding(1, "a.a", "0")
 		t.create(base)
@@ -234,7 +234,7 @@ var updateChecks = []check{{
 }, {
 	name: "a change made under another Auth is refused",
 	rule: "a request that loaded before a sign-in and commits after it is refused with ErrStale, the record beside it: it must not write into the session of whoever signed in",
-	from: "Store.Update; DESIGN, Store: Auth",
+	from: "Store.Update; docs/design.md#late-requests",
 	run: func(t *tester) {
 		before := t.holding(1, "a.b", "1")
 		t.create(before)
@@ -288,13 +288,13 @@ var updateChecks = []check{{
 		c.Renew = nil
 		t.refused(rec, c, session.ErrStale)
 		if got := t.update(rec, sign("ana", secret(1))); got.Auth != rec.Auth+1 || got.Secret != secret(2) || len(got.Values) != 1 {
-			t.Fatalf("a step-up led to %+v", got)
+			t.Fatalf("a step-up led to %s", dump(got))
 		}
 	},
 }, {
 	name: "a change from before a plain renewal lands however late",
 	rule: "a plain renewal does not move Auth: a request however slow commits to the same record",
-	from: "DESIGN, Store: Auth",
+	from: "docs/design.md#late-requests",
 	run: func(t *tester) {
 		base := t.visitor(1)
 		t.create(base)
@@ -308,7 +308,7 @@ var updateChecks = []check{{
 }, {
 	name: "a renewal waits until the one before has come back",
 	rule: "the old secret works until the new one has come back and a little longer; until then another Renew does nothing",
-	from: "session.Renew; DESIGN, Store: renewal",
+	from: "session.Renew; docs/design.md#renewal-and-sign-in",
 	run: func(t *tester) {
 		base := t.visitor(1)
 		t.create(base)
@@ -360,7 +360,7 @@ var updateChecks = []check{{
 }, {
 	name: "a sum out of range is an error",
 	rule: "adds are exact: an overflow is a *ValueError and changes nothing",
-	from: "Change.Apply; DESIGN, Store",
+	from: "Change.Apply; docs/design.md#a-record-a-change-a-store",
 	run: func(t *tester) {
 		rec := t.holding(1, "n.max", strconv.Itoa(math.MaxInt64-1), "n.min", strconv.Itoa(math.MinInt64))
 		t.create(rec)
