@@ -1,5 +1,5 @@
 # make test   all tests; needs Go and make only
-# make check  what CI runs: fmt, vet, staticcheck, vuln and test
+# make check  what CI runs: fmt, vet, staticcheck, vuln, tools and test
 # make api    write api.txt anew after a change of the public surface
 # make docs   write the tables in docs that come from the code anew
 # make fuzz   each fuzz test for FUZZTIME
@@ -9,7 +9,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME = 20s
 
-.PHONY: test check fmt vet staticcheck vuln api docs fuzz bench soak
+.PHONY: test check fmt vet staticcheck vuln tools api docs fuzz bench soak
 
 # The race detector needs a C compiler.
 test:
@@ -20,7 +20,7 @@ test:
 		echo 'go test ./...'; CGO_ENABLED=0 go test ./...; \
 	fi
 
-check: fmt vet staticcheck vuln test
+check: fmt vet staticcheck vuln tools test
 
 fmt:
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "gofmt -w these: $$files"; exit 1; fi
@@ -35,6 +35,13 @@ staticcheck:
 
 vuln:
 	@.ci/vuln
+
+# bench and soak are modules of their own, so that their dependencies reach no user.
+tools:
+	@for dir in bench soak; do \
+		echo "go test ./... in $$dir"; \
+		(cd $$dir && go mod tidy -diff && go vet ./... && go test ./...) || exit 1; \
+	done
 
 api:
 	go test ./internal/apitxt -update
