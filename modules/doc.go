@@ -1,3 +1,3 @@
 // Package modules holds the core modules of an app, ready to be required: the
-// wiring between package app and the rooms that do the work.
+// wiring between package app and the packages that do the work.
 package modules

@@ -28,6 +28,15 @@ var Optional = &app.Mark{Name: "optional"}
 // Where the app speaks plain HTTP on a loopback address and nothing says that
 // something in front of it speaks TLS, the cookie is the development one, and
 // only requests that clearly come from this machine are served.
+//
+// It takes the [session.Store] that a module it requires provides. For a store of
+// your own copy it, as a module is a value, and require yours in place of
+// [Database]:
+//
+//	sessions := *modules.Session
+//	sessions.Requires = []*app.Module{myStore}
+//
+// Your other modules then require &sessions.
 var Session = &app.Module{
 	Name:     "session",
 	Requires: []*app.Module{Database},
