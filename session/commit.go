@@ -357,8 +357,10 @@ func (s *Session) change(now time.Time, ops []Op) *Change {
 	if addr := m.addr(s.r); addr.IsValid() && !sameNet(addr, rec.Addr) {
 		c.Addr = addr
 	}
-	if a := agent(s.r); a != rec.Agent {
-		c.Agent = a
+	if s.r.UserAgent() != rec.Agent { // seldom: then it may still be the same, cut
+		if a := agent(s.r); a != rec.Agent {
+			c.Agent = a
+		}
 	}
 	return c
 }
