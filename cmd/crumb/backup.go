@@ -82,5 +82,5 @@ func size(n int64) string {
 			return fmt.Sprintf("%.1f %s", float64(n)/float64(unit.bytes), unit.name)
 		}
 	}
-	return fmt.Sprintf("%d bytes", n)
+	return numbered(int(n), "byte")
 }

@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var code exitCode
 	root.AddCommand(serveCommand(), sessionsCommand(), checkCommand(), backupCommand(), benchCommand(), schemaCommand(), configCommand(), versionCommand())
 	onlySubcommands(root)
+	plainWords(root)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -79,6 +80,42 @@ func onlySubcommands(cmd *cobra.Command) {
 		return usageError(fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0]), hint)
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
+
+var completionFor = map[string]string{
+	"bash":       "crumb completion bash > /etc/bash_completion.d/crumb",
+	"fish":       "crumb completion fish > ~/.config/fish/completions/crumb.fish",
+	"powershell": "crumb completion powershell >> $PROFILE",
+	"zsh":        "crumb completion zsh > \"${fpath[1]}/_crumb\"",
+}
+
+// plainWords says in the words of this command what cobra adds to it.
+func plainWords(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	var each func(cmd *cobra.Command)
+	each = func(cmd *cobra.Command) {
+		cmd.InitDefaultHelpFlag()
+		cmd.Flags().Lookup("help").Usage = "show this"
+		switch cmd.CommandPath() {
+		case "crumb help":
+			cmd.Use, cmd.Short, cmd.Long = "help [COMMAND]", "Show what a command does", "Show what a command does and which flags it has."
+		case "crumb completion":
+			cmd.Short = "Print a script that completes this command in a shell"
+			cmd.Long = cmd.Short + ".\nThe help of each shell says where to put it."
+		}
+		if cmd.HasParent() && cmd.Parent().CommandPath() == "crumb completion" {
+			cmd.Short = "Print the script for " + cmd.Name()
+			cmd.Long = cmd.Short + ". To have it in every new shell:\n\n  " + completionFor[cmd.Name()]
+			if f := cmd.Flags().Lookup("no-descriptions"); f != nil {
+				f.Usage = "leave out what each command does"
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			each(sub)
+		}
+	}
+	each(root)
 }
 
 // noArgs refuses arguments in the words of this command.

@@ -55,6 +55,21 @@ func TestCtrlCAtTheQuestionEndsNothing(t *testing.T) {
 	}
 }
 
+func TestNearest(t *testing.T) {
+	const day = 24 * time.Hour
+	for d, want := range map[time.Duration]string{
+		30*day - time.Second: "30d", 29*day + 11*time.Hour: "29d", 2*day - time.Minute: "2d", 90*time.Minute - 1: "1h", 90*time.Minute + 1: "2h",
+		time.Hour - time.Second: "1h", 29*time.Minute + 59*time.Second: "30m", 59500 * time.Millisecond: "1m", 400 * time.Millisecond: "0s",
+	} {
+		if got := span(nearest(d)); got != want {
+			t.Errorf("nearest(%v) is %s, want %s", d, got, want)
+		}
+	}
+	if got := numbered(1, "byte") + ", " + numbered(0, "byte"); got != "1 byte, 0 bytes" {
+		t.Error(got)
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Hour: "0s", 0: "0s", 59 * time.Second: "59s", time.Minute: "1m", time.Hour - 1: "59m",

@@ -82,7 +82,7 @@ func listTable(ctx context.Context, stdout, stderr io.Writer, m *session.Manager
 			fmt.Fprintln(tw, "ID\tUSER\tCLASS\tCREATED\tSEEN\tEXPIRES\tADDRESS\tAGENT")
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s ago\t%s ago\tin %s\t%s\t%s\n", in.ID, plain(in.User), class(in), span(now.Sub(in.Created)),
-			span(now.Sub(in.Seen)), span(in.Expires.Sub(now)), address(in.Addr), cut(plain(in.Agent), 60))
+			span(now.Sub(in.Seen)), span(nearest(in.Expires.Sub(now))), address(in.Addr), cut(plain(in.Agent), 60))
 		if n++; n == limit {
 			break
 		}
@@ -209,7 +209,7 @@ func showTable(w io.Writer, in session.Info, vs session.Values, values bool) err
 	row("address", address(in.Addr))
 	row("agent", plain(in.Agent))
 	for _, v := range vs {
-		text := fmt.Sprintf("%d bytes", len(v.JSON))
+		text := numbered(len(v.JSON), "byte")
 		if values {
 			text = plain(string(v.JSON))
 		}
@@ -344,11 +344,14 @@ func ask(cmd *cobra.Command, question string) error {
 	return errors.New("not confirmed; nothing was ended")
 }
 
-func plural(n int) string {
+func plural(n int) string { return numbered(n, "session") }
+
+// numbered returns n of a thing, such as "1 byte" and "2 bytes".
+func numbered(n int, thing string) string {
 	if n == 1 {
-		return "1 session"
+		return "1 " + thing
 	}
-	return fmt.Sprintf("%d sessions", n)
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func class(in session.Info) string {
@@ -384,6 +387,18 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%dh", d/time.Hour)
 	}
 	return fmt.Sprintf("%dd", d/day)
+}
+
+// nearest rounds d to the unit in which span prints it: what ends in 29 days and
+// 23 hours ends in 30 days.
+func nearest(d time.Duration) time.Duration {
+	const day = 24 * time.Hour
+	for _, unit := range []struct{ below, unit time.Duration }{{time.Minute, time.Second}, {time.Hour, time.Minute}, {2 * day, time.Hour}} {
+		if d < unit.below {
+			return d.Round(unit.unit)
+		}
+	}
+	return d.Round(day)
 }
 
 // plain returns s with every character escaped that could move the cursor,

@@ -26,7 +26,7 @@ func tailCommand() *cobra.Command {
 		Use:   "tail",
 		Short: "Show what happens to sessions, as it happens",
 		Long: "Show what happens to sessions, as it happens: created, signed in, renewed, ended, and what was refused.\n" +
-			"It asks the server at the setting ops_addr and ends at Ctrl-C.",
+			"It reads from a server that runs with ops_addr, its address for operators, and goes on until Ctrl-C.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if addr == "" {
