@@ -142,7 +142,7 @@ func TestAWrongSettingIsSaidInItsOwnWords(t *testing.T) {
 		"max_bytes | it must be at most 16 MiB (16777216) | ":                                                                                          func(c *session.Config) { c.MaxBytes = -1 },
 		"cookie_name | it must be at most 128 letters, digits and -_ | ":                                                                               func(c *session.Config) { c.CookieName = "a; b, \"c" },
 		"keep_on_sign_in | a prefix is parts of a-z, 0-9 and _ with dots between, such as \"cart\" | ":                                                 func(c *session.Config) { c.KeepOnSignIn = []string{"Cart"} },
-		"cookie_name | does not go with cookie_domain \"example.org\" | browsers refuse __Host- with a domain, use __Secure-":                                       func(c *session.Config) { c.CookieName, c.CookieDomain = "__Host-x", "example.org" },
+		"cookie_name | does not go with cookie_domain \"example.org\" | browsers refuse __Host- with a domain, use __Secure-":                          func(c *session.Config) { c.CookieName, c.CookieDomain = "__Host-x", "example.org" },
 		"same_site | browsers refuse it over plain HTTP | set tls_cert and tls_key, or public_url if a proxy speaks TLS; or remove it for development": func(c *session.Config) { c.SameSite, c.Insecure = http.SameSiteNoneMode, true },
 		" | [server] client_ip_header is Forwarded (RFC 7239), which is not a plain list | have the proxy set X-Forwarded-For":                         func(c *session.Config) { c.AddrHeader = "forwarded" },
 	} {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/crumb-go/crumb/session"
+	"github.com/crumb-go/crumb/session/sessiontest"
 )
 
 // A browser keeps cookies and follows redirects.
@@ -131,6 +132,23 @@ func TestSigningInByForm(t *testing.T) {
 	wants(t, "signed out", body, "!Sign out")
 	if _, body = b.get("/devices"); !strings.Contains(body, "<h1>Sign in</h1>") {
 		t.Errorf("a private page after signing out: %s", body)
+	}
+}
+
+func TestAPrivatePageIsForSignedInUsers(t *testing.T) {
+	r := sessiontest.NewRequest("GET", "/cart", nil)
+	session.From(r).SignIn("ann")
+	w := httptest.NewRecorder()
+
+	private(showCart)(w, r)
+
+	if w.Code != http.StatusOK {
+		t.Errorf("signed in: %d, want 200", w.Code)
+	}
+	w = httptest.NewRecorder()
+	private(showCart)(w, sessiontest.NewRequest("GET", "/cart", nil))
+	if w.Code != http.StatusSeeOther {
+		t.Errorf("not signed in: %d, want 303", w.Code)
 	}
 }
 

@@ -108,6 +108,36 @@ func TestSettingsInDocumentsAreTaken(t *testing.T) {
 	}
 }
 
+var lostRow = regexp.MustCompile(`(?m)^\| ([^|]*?) +\| (\d+) / (\d+) / (\d+) +\|.*$`)
+
+// TestTheReadmeTellsTheUpdatesKeptOfTheRun holds the table in README.md against
+// the run in docs/performance.md.
+func TestTheReadmeTellsTheUpdatesKeptOfTheRun(t *testing.T) {
+	var want []string
+	for _, m := range lostRow.FindAllStringSubmatch(read(t, root+"/docs/performance.md"), -1) {
+		var kept []int
+		for _, text := range m[2:] {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept = append(kept, n)
+		}
+		low, high := slices.Min(kept), slices.Max(kept)
+		cell := strconv.Itoa(low)
+		if high > low {
+			cell += "–" + strconv.Itoa(high)
+		}
+		want = append(want, cell)
+	}
+	if len(want) != 5 {
+		t.Fatalf("the run has %d rows of updates kept, want 5", len(want))
+	}
+	if row := "\n| " + strings.Join(want, " | ") + " |\n"; !strings.Contains(read(t, root+"/README.md"), row) {
+		t.Errorf("README.md has no row%s", row)
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)

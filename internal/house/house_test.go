@@ -12,8 +12,8 @@ import (
 
 const module = "github.com/crumb-go/crumb/"
 
-// The rooms and what of the project each may import. Tests may import more.
-var rooms = map[string][]string{
+// The packages and what of the project each may import. Tests may import more.
+var packages = map[string][]string{
 	"session":             {},
 	"session/sessiontest": {"session", "store/memory"},
 	"store/memory":        {"session"},
@@ -25,16 +25,16 @@ var rooms = map[string][]string{
 	"modules":             {"app", "session", "store/memory", "store/sqlite", "internal/ops"},
 }
 
-func TestARoomImportsOnlyWhatItMay(t *testing.T) {
+func TestAPackageImportsOnlyWhatItMay(t *testing.T) {
 	seen := map[string]bool{}
 	for _, path := range files(t, ".go") {
 		rel, _ := filepath.Rel(root, filepath.Dir(path))
-		room := filepath.ToSlash(rel)
-		may, known := rooms[room]
+		name := filepath.ToSlash(rel)
+		may, known := packages[name]
 		if !known || strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		seen[room] = true
+		seen[name] = true
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
 		if err != nil {
 			t.Fatal(err)
@@ -43,15 +43,15 @@ func TestARoomImportsOnlyWhatItMay(t *testing.T) {
 			imported, _ := strconv.Unquote(spec.Path.Value)
 			own, inside := strings.CutPrefix(imported, module)
 			if inside && !slices.Contains(may, own) {
-				t.Errorf("%s imports %s, which room %s may not", path, own, room)
+				t.Errorf("%s imports %s, which package %s may not", path, own, name)
 			}
-			if first, _, _ := strings.Cut(imported, "/"); room == "session" && strings.Contains(first, ".") {
+			if first, _, _ := strings.Cut(imported, "/"); name == "session" && strings.Contains(first, ".") {
 				t.Errorf("%s imports %s; package session keeps to the standard library", path, imported)
 			}
 		}
 	}
-	if len(seen) != len(rooms) {
-		t.Errorf("%d of %d rooms were found", len(seen), len(rooms))
+	if len(seen) != len(packages) {
+		t.Errorf("%d of %d packages were found", len(seen), len(packages))
 	}
 }
 
