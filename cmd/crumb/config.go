@@ -26,10 +26,7 @@ func configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := withDerived(cmd, a)
-			if err != nil {
-				return err
-			}
+			list := withDerived(a)
 			for _, o := range a.Others() {
 				text := o.Source + ": not Crumb's own: " + o.Name
 				if o.Near != "" {
@@ -61,16 +58,12 @@ func configCommand() *cobra.Command {
 
 // withDerived returns the settings of a, with the values that package session
 // derives from others where nobody set one.
-func withDerived(cmd *cobra.Command, a *app.App) ([]app.Setting, error) {
-	c := &checker{settings: func(mods ...*app.Module) (*app.App, error) { return settings(cmd, mods...) }}
-	if err := c.readSettings(cmd.Context()); err != nil {
-		return nil, err
-	}
+func withDerived(a *app.App) []app.Setting {
 	list := a.Settings()
-	raw, _ := c.session.For(c.server)
+	raw, _ := a.Config(modules.Session.Name).(modules.SessionConfig).For(a.Server())
 	cfg, err := raw.WithDefaults()
 	if err != nil {
-		return list, nil // crumb check says what is wrong with it
+		return list // crumb check says what is wrong with it
 	}
 	derived := map[string]string{
 		"cookie_name":    cfg.CookieName,
@@ -82,7 +75,7 @@ func withDerived(cmd *cobra.Command, a *app.App) ([]app.Setting, error) {
 			list[i].Value, list[i].Source = value, "derived"
 		}
 	}
-	return list, nil
+	return list
 }
 
 // short is d without the zeros at its end.
