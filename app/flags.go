@@ -125,7 +125,7 @@ func (s *settings) usage(program, file string) string {
 			if v.flag != "" {
 				name = v.flag
 			}
-			fmt.Fprintf(w, "  --%s%s\t%s\t%s\n", name, placeholder(v.value.Type()), v.envName(), description(v))
+			fmt.Fprintf(w, "  --%s%s\t%s\t%s\n", name, argument(v.value.Type()), v.envName(), description(v))
 		}
 		w.Flush()
 	}
@@ -140,12 +140,12 @@ func description(v *setting) string {
 	return strings.TrimSpace(v.help + " (default " + text + ")")
 }
 
-func placeholder(t reflect.Type) string {
+func argument(t reflect.Type) string {
 	switch {
 	case isBool(t):
 		return ""
 	case isList(t):
-		return placeholder(t.Elem()) + ",…"
+		return argument(t.Elem()) + ",…"
 	case t == durationType:
 		return " DURATION"
 	case t == prefixType:
