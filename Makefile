@@ -1,4 +1,6 @@
-# make test   all tests; needs Go and make only
+# make test   all tests; needs Go and make only, and leaves out the stores without a server
+# make servers       starts PostgreSQL, MariaDB, Redis and a Redis Cluster for the tests
+# make servers-stop  stops them
 # make check  what CI runs: fmt, vet, staticcheck, vuln, tools and test
 # make api    write api.txt anew after a change of the public surface
 # make docs   write the tables in docs that come from the code anew
@@ -9,7 +11,9 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME = 20s
 
-.PHONY: test check fmt vet staticcheck vuln tools api docs fuzz bench soak
+SERVERS = go run ./internal/servers/cmd
+
+.PHONY: test servers servers-stop check fmt vet staticcheck vuln tools api docs fuzz bench soak
 
 # The race detector needs a C compiler.
 test:
@@ -19,6 +23,13 @@ test:
 		echo 'No C compiler found: the tests run without the race detector.'; \
 		echo 'go test ./...'; CGO_ENABLED=0 go test ./...; \
 	fi
+	@$(SERVERS) left-out
+
+servers:
+	@$(SERVERS) start
+
+servers-stop:
+	@$(SERVERS) stop
 
 check: fmt vet staticcheck vuln tools test
 
