@@ -22,8 +22,8 @@ func children(int) []int                                     { return nil }
 func freePort() (int, error)                                 { return 0, errors.ErrUnsupported }
 func lock(string) (func(), error)                            { return nil, errors.ErrUnsupported }
 
-// Pause stops the node's process where it is, as a machine that hangs would;
-// Resume lets it go on.
+// Pause stops the node's processes where they are, as a machine that hangs would;
+// Resume lets them go on.
 func (n *Node) Pause() error { return errors.ErrUnsupported }
 
 // Resume ends a Pause.

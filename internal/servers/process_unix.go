@@ -160,12 +160,20 @@ func ifThere(err error) error {
 	return err
 }
 
-// Pause stops the node's process where it is, as a machine that hangs would;
-// Resume lets it go on.
-func (n *Node) Pause() error { return n.signal(syscall.SIGSTOP) }
+// Pause stops the node's processes where they are, as a machine that hangs would;
+// Resume lets them go on.
+func (n *Node) Pause() error { return n.signalAll(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
-func (n *Node) Resume() error { return n.signal(syscall.SIGCONT) }
+func (n *Node) Resume() error { return n.signalAll(syscall.SIGCONT) }
+
+func (n *Node) signalAll(sig syscall.Signal) error {
+	errs := []error{n.signal(sig)}
+	for _, pid := range children(n.PID) {
+		errs = append(errs, ifThere(syscall.Kill(pid, sig)))
+	}
+	return errors.Join(errs...)
+}
 
 // commandHolds reports whether the process runs and its command line holds text. A
 // process ID may have gone to another program since it was noted.

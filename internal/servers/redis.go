@@ -76,6 +76,7 @@ func createCluster(_ context.Context, s *Server, user string) error {
 			return err
 		}
 		n.Args = append(n.Args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
+			"--repl-diskless-sync-delay", "0", // seconds to wait for more replicas; 5 by default
 			"--cluster-node-timeout", "2000") // milliseconds until a silent node has failed; 15 seconds by default
 		addrs = append(addrs, n.Addr)
 	}

@@ -32,15 +32,21 @@ type Node struct {
 	As      string // the user it runs as, "" for the one who started it
 }
 
+// CanStart reports whether a test may start a server of the kind for itself: tests
+// on this kind are not left out, and its programs are on this machine.
+func CanStart(kind string) bool {
+	_, ok := URL(kind)
+	_, err := program(kind)
+	return ok && err == nil
+}
+
 // Start starts a server of the kind that nobody else uses, with its data in dir,
 // and returns when it answers. If the user the server runs as cannot reach dir, the
-// data is in a new temporary folder. The caller stops it.
+// data is in a new temporary folder. The caller stops it. The programs must be
+// there: see [CanStart].
 func Start(ctx context.Context, kind, dir string) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := install(ctx, kind); err != nil {
-		return nil, fmt.Errorf("servers: install %s: %w", Name(kind), err)
-	}
 	s := &Server{Kind: kind, Dir: dir}
 	err := s.create(ctx)
 	if err == nil {

@@ -102,6 +102,9 @@ func (s *shared) start(ctx context.Context, kind string) error {
 			return err
 		}
 	}
+	if err := install(ctx, kind); err != nil {
+		return fmt.Errorf("servers: install %s: %w", Name(kind), err)
+	}
 	server, err := Start(ctx, kind, filepath.Join(s.dir, kind))
 	if err != nil {
 		return err
