@@ -1,5 +1,5 @@
-// Package sqlstore holds what the stores on SQL databases share: how the values
-// of a record stand in a column.
+// Package sqlstore is what the stores on SQL databases share: how the values of a
+// record stand in a column, and the store on a server, over what a driver offers.
 package sqlstore
 
 import (
