@@ -321,7 +321,7 @@ func TestContexts(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if _, err := s.Load(ctx, testID(1)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Load(ctx, testID(2)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		for _, r := range taken {

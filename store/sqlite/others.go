@@ -22,18 +22,23 @@ const (
 // met notes that another process had the lock.
 func (o *others) met() { o.last = time.Now() }
 
-// yield leaves the lock to others for a moment if there are any. dataVersion
-// moves when another connection has written.
-func (o *others) yield(dataVersion *zs.Stmt) {
-	if row, err := dataVersion.Step(); err == nil && row {
-		if v := dataVersion.ColumnInt64(0); v != o.version {
-			if o.version != 0 {
-				o.met()
-			}
-			o.version = v
-		}
+// look reports whether nobody else has committed since the last look. Inside the
+// writer's transaction nobody can after it.
+func (o *others) look(st *zs.Stmt) (alone bool, err error) {
+	v, err := dataVersion(st)
+	if err != nil {
+		return false, err
 	}
-	dataVersion.Reset()
+	alone = v == o.version
+	if !alone && o.version != 0 {
+		o.met()
+	}
+	o.version = v
+	return alone, nil
+}
+
+// yield leaves the lock to others for a moment if there are any.
+func (o *others) yield() {
 	if !o.last.IsZero() && time.Since(o.last) < othersMemory {
 		time.Sleep(othersPause)
 	}

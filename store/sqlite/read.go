@@ -89,6 +89,13 @@ func (p *pool) close() error {
 // Load implements [session.Store]. It waits for a connection no longer than ctx
 // lasts; the lookup itself, some microseconds, runs to its end.
 func (s *Store) Load(ctx context.Context, id session.ID) (rec *session.Record, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fail("load", err)
+	}
+	rec, version := s.cache.load(id)
+	if rec != nil {
+		return rec, nil
+	}
 	r, err := s.readers.take(ctx)
 	if err != nil {
 		return nil, fail("load", err)
@@ -104,6 +111,7 @@ func (s *Store) Load(ctx context.Context, id session.ID) (rec *session.Record, e
 	if err != nil {
 		return nil, fail("load", err)
 	}
+	s.cache.fill(rec, version)
 	return rec, nil
 }
 

@@ -43,7 +43,7 @@ func statements(prefix string) *sqlText {
 		touch:        named("UPDATE {sessions} SET seen = ?2, expires = ?3, version = ?4 WHERE id = ?1"),
 		delete:       named("DELETE FROM {sessions} WHERE id = ?1"),
 		sweep: named("DELETE FROM {sessions} WHERE rowid IN (SELECT rowid FROM {sessions}" +
-			" WHERE expires_10min <= ?1 AND expires <= ?2 AND format = 1 LIMIT ?3)"),
+			" WHERE expires_10min <= ?1 AND expires <= ?2 AND format = 1 LIMIT ?3) RETURNING id"),
 		listUser: named(list + " AND user = ?4 AND user <> '' ORDER BY created DESC, id LIMIT ?5"),
 		listAll:  named(list + " ORDER BY created DESC, id LIMIT ?4"),
 		count: named("SELECT coalesce(sum(user = ''), 0), coalesce(sum(user <> '' AND NOT remember), 0), coalesce(sum(user <> '' AND remember), 0)" +

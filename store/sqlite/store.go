@@ -66,6 +66,7 @@ func (cfg *Config) check() error {
 // write-ahead log back into the file.
 type Store struct {
 	path    string
+	cache   *cache
 	readers *pool
 	writer  *writer
 	log     *checkpointer
@@ -142,6 +143,13 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 	if c, err = conn(); err != nil {
 		return err
 	}
+	if s.cache, err = newCache(ctx, c); err != nil {
+		return err
+	}
+	s.writer.cache = s.cache
+	if c, err = conn(); err != nil {
+		return err
+	}
 	if s.log, err = newCheckpointer(ctx, c, s.writer, cfg.Logger); err != nil {
 		return err
 	}
@@ -176,7 +184,7 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shut() error {
 	s.writer.stop()
-	err := errors.Join(s.log.stop(), s.readers.close(), s.writer.close())
+	err := errors.Join(s.log.stop(), s.cache.close(), s.readers.close(), s.writer.close())
 	if err != nil {
 		return fmt.Errorf("sqlite: close %s: %w", s.path, err)
 	}

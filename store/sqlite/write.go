@@ -25,6 +25,7 @@ const (
 type writer struct {
 	queue queue
 	conn  *zs.Conn
+	cache *cache
 	ended chan struct{}
 	stats stats
 
@@ -116,81 +117,97 @@ func (w *writer) run() {
 
 // write makes one batch.
 func (w *writer) write() {
-	if err := w.lock(); err != nil {
+	switch locked, err := w.lock(); {
+	case err != nil:
 		w.batch = w.queue.take(w.batch[:0], maxBatch, true)
 		w.answer(err)
 		return
+	case !locked:
+		return
 	}
-	start := time.Now()
 	w.written = 0
-	limit, _, _ := w.queue.waiting()
-	limit = min(limit, maxBatch)
 	w.batch = w.batch[:0]
-	err := error(nil)
-	for err == nil && len(w.batch) < limit {
-		from := len(w.batch)
-		w.batch = w.queue.take(w.batch, min(32, limit-from), w.isFull)
-		for _, j := range w.batch[from:] {
-			if err == nil {
-				err = w.apply(j)
-			}
-		}
-		if len(w.batch) == from || time.Since(start) > maxBatchTime {
+	err := w.applyWaiting()
+	switch {
+	case err != nil || len(w.batch) == 0: // all withdrawn
+		w.rollBack()
+	default:
+		w.cache.commits()
+		if err = w.commitBatch(); err != nil {
+			w.rollBack()
+			w.cache.forget()
 			break
 		}
-	}
-	if err == nil {
-		err = w.flush()
-	}
-	switch {
-	case err != nil:
-	case len(w.batch) == 0:
-		err = errWithdrawn
-	default:
-		err = w.commitBatch()
-	}
-	if err != nil {
-		w.rollBack()
-	} else {
+		w.cache.publish(w.order, w.alone)
 		w.stats.committed(len(w.batch))
 	}
 	w.forget()
 	w.answer(err)
 	if err == nil {
 		w.log.wrote(w.written, w.checkpoint)
-		w.others.yield(w.dataVersion)
+		w.others.yield()
 	}
 }
 
-// errWithdrawn ends a batch whose jobs all went away before it had the lock.
-var errWithdrawn = errors.New("withdrawn")
+// applyWaiting moves what is queued into the batch and the transaction.
+func (w *writer) applyWaiting() error {
+	start := time.Now()
+	alone, err := w.others.look(w.dataVersion)
+	if err != nil {
+		return err
+	}
+	if !alone {
+		w.cache.forget()
+	}
+	limit, _, _ := w.queue.waiting()
+	limit = min(limit, maxBatch)
+	for len(w.batch) < limit {
+		from := len(w.batch)
+		w.batch = w.queue.take(w.batch, min(32, limit-from), w.isFull)
+		for _, j := range w.batch[from:] {
+			if err := w.apply(j); err != nil {
+				return err
+			}
+		}
+		if len(w.batch) == from || time.Since(start) > maxBatchTime {
+			break
+		}
+	}
+	return w.flush()
+}
+
+// alone reports whether nobody else has committed since the last look.
+func (w *writer) alone() bool {
+	alone, err := w.others.look(w.dataVersion)
+	return alone && err == nil
+}
 
 // lock begins the transaction. While another process has the lock the jobs stay
 // in the queue, so that their callers can withdraw them: their deadlines bound
-// the wait.
-func (w *writer) lock() error {
+// the wait. It returns false if none is left.
+func (w *writer) lock() (bool, error) {
 	closing := time.Time{}
 	for poll := minPoll; ; poll = min(2*poll, maxPoll) {
 		n, full, closed := w.queue.waiting()
 		if n == 0 {
-			return nil
+			return false, nil
 		}
 		// Not possible inside of a transaction.
 		if err := w.setLevel(full > 0); err != nil {
-			return err
+			return false, err
 		}
 		err := run(w.begin)
 		if err == nil {
-			return nil
+			return true, nil
 		}
 		if !isBusy(err) {
-			return err
+			return false, err
 		}
 		if closed {
 			if closing.IsZero() {
 				closing = time.Now()
 			} else if time.Since(closing) > closePatience {
-				return fmt.Errorf("the store was closed while another process held the database locked: %w", plain(err))
+				return false, fmt.Errorf("the store was closed while another process held the database locked: %w", plain(err))
 			}
 		}
 		w.others.met()
@@ -275,16 +292,25 @@ func (w *writer) applySweep(j *job) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	w.forget()
 	w.sweep.BindInt64(1, tenMinutes(j.then))
 	w.sweep.BindInt64(2, j.then.UnixMicro())
 	w.sweep.BindInt64(3, int64(j.limit))
-	if err := run(w.sweep); err != nil {
-		return err
+	for {
+		switch more, err := w.sweep.Step(); {
+		case err != nil:
+			return err
+		case !more:
+			w.written += j.n
+			return w.sweep.Reset()
+		}
+		j.n++
+		id := session.ID(w.sweep.ColumnText(0))
+		if r := w.rows[id]; r != nil {
+			*r = row{id: id}
+		} else {
+			w.add(row{id: id})
+		}
 	}
-	j.n = w.conn.Changes()
-	w.written += j.n
-	return nil
 }
 
 // row returns what the batch knows about a session, from the table at first.
@@ -292,23 +318,28 @@ func (w *writer) row(id session.ID) (*row, error) {
 	if r := w.rows[id]; r != nil {
 		return r, nil
 	}
-	rec, err := load(w.load, id)
+	rec, err := w.cache.known(id), error(nil)
+	if rec == nil {
+		rec, err = load(w.load, id)
+	}
 	if code := zs.ErrCode(err); err != nil && code != zs.ResultError {
 		return nil, err
 	}
-	var r *row
+	if err == session.ErrNotFound {
+		return w.add(row{id: id}), nil
+	}
+	return w.add(row{id: id, stored: rec, now: rec, exists: true, err: err}), nil
+}
+
+func (w *writer) add(as row) *row {
+	r := new(row)
 	if n := len(w.spare); n > 0 {
 		r, w.spare = w.spare[n-1], w.spare[:n-1]
-	} else {
-		r = new(row)
 	}
-	*r = row{id: id, stored: rec, now: rec, exists: err != session.ErrNotFound}
-	if r.exists {
-		r.err = err
-	}
-	w.rows[id] = r
+	*r = as
+	w.rows[r.id] = r
 	w.order = append(w.order, r)
-	return r, nil
+	return r
 }
 
 // forget empties what the batch knows.
@@ -327,6 +358,7 @@ func (w *writer) flush() error {
 		if err := w.flushRow(r); err != nil {
 			return err
 		}
+		r.stored, r.exists = r.now, r.now != nil || r.err != nil
 	}
 	return nil
 }
