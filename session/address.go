@@ -8,6 +8,10 @@ import (
 	"unicode/utf8"
 )
 
+// Addr returns the address of the visitor who sent r, under [Config.TrustedProxies]:
+// the one that [Info] keeps. It is not valid if r has none.
+func (m *Manager) Addr(r *http.Request) netip.Addr { return m.addr(r) }
+
 // addr returns the visitor's address: RemoteAddr, or what the nearest proxy that
 // is not trusted passed on. The header is read from the right, because everything
 // to the left of the first trusted entry may be the visitor's invention.
@@ -35,6 +39,17 @@ func (m *Manager) addr(r *http.Request) netip.Addr {
 		}
 	}
 	return addr
+}
+
+// isAddr reports whether addr plainly is the visitor's address, for less than it
+// takes to parse that; false says nothing.
+func (m *Manager) isAddr(r *http.Request, addr netip.Addr) bool {
+	if !addr.Is4() || m.trusted(addr) {
+		return false
+	}
+	var b [len("255.255.255.255:")]byte
+	text := append(addr.AppendTo(b[:0]), ':')
+	return len(r.RemoteAddr) > len(text) && r.RemoteAddr[:len(text)] == string(text)
 }
 
 func (m *Manager) trusted(addr netip.Addr) bool {
