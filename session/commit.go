@@ -149,8 +149,8 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 			return lost
 		}
 	}
-	ctx := s.callFor(parent, detached)
-	defer ctx.done()
+	ctx := s.m.callFor(&s.call, parent, detached)
+	defer s.called(ctx)
 	now := s.m.now()
 	if p.end != nil {
 		if err := s.end(ctx, now); err != nil {
@@ -249,14 +249,15 @@ func (s *Session) signIn(ctx *callContext, now time.Time, ops []Op) error {
 	if s.rec == nil {
 		return s.create(ctx, now, ops, in)
 	}
-	token, secret := renewToken(s.rec.ID)
 	c := s.change(now, ops)
 	c.Idle, c.Came = 0, nil
-	c.SignIn, c.Renew = in, &Renew{From: s.secret, To: secret, OldUntil: now}
+	c.SignIn, c.Renew = in, &Renew{From: *s.secret, OldUntil: now}
+	var token string
+	token, c.Renew.To = renewToken(s.rec.ID)
 	rec, err := s.m.signIn(ctx, s.rec, c)
 	switch {
 	case err == nil:
-		s.adopt(rec, secret, token, now)
+		s.adopt(rec, &c.Renew.To, token, now)
 		p.events = append(p.events, Event{Kind: EventSignedIn, Info: rec.Info})
 		return nil
 	case errors.Is(err, ErrConflict):
@@ -291,7 +292,7 @@ func (s *Session) create(ctx *callContext, now time.Time, ops []Op, in *SignIn) 
 	if err := s.m.create(ctx, rec); err != nil {
 		return fmt.Errorf("session: create: %w", err)
 	}
-	s.adopt(rec, secret, token, now)
+	s.adopt(rec, &rec.Secret, token, now)
 	p.events = append(p.events, Event{Kind: EventCreated, Info: rec.Info})
 	if in != nil {
 		p.events = append(p.events, Event{Kind: EventSignedIn, Info: rec.Info})
@@ -311,14 +312,14 @@ func (s *Session) update(ctx *callContext, now time.Time, ops []Op) error {
 	c := s.change(now, ops)
 	var token string
 	if renew {
-		c.Renew = &Renew{From: s.secret, OldUntil: s.rec.Absolute}
+		c.Renew = &Renew{From: *s.secret, OldUntil: s.rec.Absolute}
 		token, c.Renew.To = renewToken(s.rec.ID)
 	}
 	rec, err := s.m.update(ctx, s.rec, c)
 	switch {
 	case err == nil:
 		if renew && rec.Secret.equal(&c.Renew.To) {
-			s.adopt(rec, c.Renew.To, token, now)
+			s.adopt(rec, &c.Renew.To, token, now)
 			p.events = append(p.events, Event{Kind: EventRenewed, Info: rec.Info})
 		}
 		s.rec, s.raise, s.came = rec, false, false
@@ -334,12 +335,10 @@ func (s *Session) update(ctx *callContext, now time.Time, ops []Op) error {
 	return fmt.Errorf("session: commit: %w", err)
 }
 
-// callFor returns the context of the next calls of the store.
-func (s *Session) callFor(parent context.Context, detached bool) *callContext {
-	p := s.p
-	ctx := s.m.callFor(&s.call, parent, detached)
-	ctx.again = &p.again
-	return ctx
+// called ends the calls of the store that were made with ctx.
+func (s *Session) called(ctx *callContext) {
+	ctx.done()
+	s.p.again = s.p.again || ctx.again.Load()
 }
 
 // change returns the Change that carries ops and what the store should learn on
@@ -352,10 +351,12 @@ func (s *Session) change(now time.Time, ops []Op) *Change {
 		c.Idle = m.cfg.VisitorIdleTimeout
 	}
 	if s.came {
-		c.Came = &Came{Secret: s.secret, Until: now.Add(m.cfg.RenewGrace)}
+		c.Came = &Came{Secret: *s.secret, Until: now.Add(m.cfg.RenewGrace)}
 	}
-	if addr := m.addr(s.r); addr.IsValid() && !sameNet(addr, rec.Addr) {
-		c.Addr = addr
+	if !m.isAddr(s.r, rec.Addr) {
+		if addr := m.addr(s.r); addr.IsValid() && !sameNet(addr, rec.Addr) {
+			c.Addr = addr
+		}
 	}
 	if s.r.UserAgent() != rec.Agent { // seldom: then it may still be the same, cut
 		if a := agent(s.r); a != rec.Agent {
@@ -366,7 +367,7 @@ func (s *Session) change(now time.Time, ops []Op) *Change {
 }
 
 // adopt makes rec the session and token the cookie to send.
-func (s *Session) adopt(rec *Record, secret Hash, token string, now time.Time) {
+func (s *Session) adopt(rec *Record, secret *Hash, token string, now time.Time) {
 	s.rec, s.secret, s.late, s.err = rec, secret, false, nil
 	s.raise, s.came = false, false
 	var life time.Duration
@@ -390,8 +391,8 @@ func (s *Session) refresh(parent context.Context) error {
 	if s.rec == nil {
 		return nil
 	}
-	ctx := s.callFor(parent, false)
-	defer ctx.done()
+	ctx := s.m.callFor(&s.call, parent, false)
+	defer s.called(ctx)
 	rec, err := s.m.load(ctx, s.rec.ID)
 	switch {
 	case errors.Is(err, ErrNotFound) || err == nil && !rec.Live(s.m.now()):
@@ -408,13 +409,16 @@ func (s *Session) refresh(parent context.Context) error {
 // seen tells the store that the visitor was here, seldom and for many requests at
 // once: of those that see the same record one in an interval writes.
 func (s *Session) seen() {
+	if !s.due && !s.raise && !s.came {
+		return // without a look at the clock
+	}
 	m, rec := s.m, s.rec
 	now := m.now()
 	lag := now.Sub(rec.Seen)
 	key := claim{id: rec.ID}
 	switch {
 	case s.came:
-		key.of = s.secret
+		key.of = *s.secret
 	case s.raise:
 		key.of = Hash{1}
 	case lag < m.cfg.TouchInterval:
@@ -423,26 +427,27 @@ func (s *Session) seen() {
 	if !m.claims.take(key, now, m.cfg.TouchInterval) {
 		return
 	}
-	touch := Touch{ID: rec.ID, Seen: now}
-	if !s.came && !s.raise && lag < rec.Idle/2 && m.touches.queue(touch) {
+	if !s.came && !s.raise && lag < rec.Idle/2 && m.touches.queue(Touch{rec.ID, now}) {
 		return
 	}
 	s.pend()
-	ctx := s.callFor(s.r.Context(), true)
-	defer ctx.done()
-	var err error
-	if s.came || s.raise {
-		var out *Record
-		c := s.change(now, nil)
-		if out, err = m.update(ctx, rec, c); err == nil {
-			s.rec, s.raise, s.came = out, false, false
-		}
-	} else {
-		err = m.touch(ctx, []Touch{touch})
-	}
+	err := s.sendSeen(now)
 	s.settled(err)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrStale) {
 		m.claims.release(key)
 		m.cfg.Logger.WarnContext(s.r.Context(), "session: the time of the visit was not written; the next request tries again", "id", rec.ID, "err", err)
 	}
+}
+
+func (s *Session) sendSeen(now time.Time) error {
+	ctx := s.m.callFor(&s.call, s.r.Context(), true)
+	defer s.called(ctx)
+	if !s.came && !s.raise {
+		return s.m.touch(ctx, []Touch{{s.rec.ID, now}})
+	}
+	rec, err := s.m.update(ctx, s.rec, s.change(now, nil))
+	if err == nil {
+		s.rec, s.raise, s.came = rec, false, false
+	}
+	return err
 }

@@ -15,8 +15,8 @@ const lateFor = time.Minute
 
 // open finds the session of r. An error means that the store could not tell; then
 // nothing is known about the visitor, and the cookie must stay.
-func (s *Session) open(r *http.Request, call *callContext) error {
-	m := s.m
+func (s *Session) open() error {
+	m, r := s.m, s.r
 	value, found, ambiguous := m.cookie.find(r.Header)
 	switch {
 	case !found:
@@ -30,7 +30,7 @@ func (s *Session) open(r *http.Request, call *callContext) error {
 		m.reject(r, "", "malformed")
 		return nil
 	}
-	ctx := m.callFor(call, r.Context(), false)
+	ctx := m.callFor(&s.call, r.Context(), false)
 	defer ctx.done()
 	rec, err := m.load(ctx, id)
 	switch {
@@ -41,7 +41,7 @@ func (s *Session) open(r *http.Request, call *callContext) error {
 		s.err = fmt.Errorf("session: load: %w", err)
 		return s.err
 	}
-	s.judge(r, rec, secret, m.now())
+	s.judge(rec, secret, m.now())
 	return nil
 }
 
@@ -49,8 +49,9 @@ func (s *Session) open(r *http.Request, call *callContext) error {
 //
 // While a session is late no secret is looked at: a request may be under way with
 // any of those it had, not just the last two that the record still knows.
-func (s *Session) judge(r *http.Request, rec *Record, secret Hash, now time.Time) {
-	m := s.m
+func (s *Session) judge(rec *Record, secret Hash, now time.Time) {
+	m, r := s.m, s.r
+	s.due = now.Sub(rec.Seen) >= m.cfg.TouchInterval
 	current := rec.Secret.equal(&secret)
 	former := rec.OldSecret != Hash{} && rec.OldSecret.equal(&secret)
 	switch {
@@ -61,11 +62,11 @@ func (s *Session) judge(r *http.Request, rec *Record, secret Hash, now time.Time
 	case !rec.Live(now):
 		m.reject(r, rec.ID, "expired")
 	case current:
-		s.rec, s.secret = rec, secret
+		s.rec, s.secret = rec, &rec.Secret
 		s.raise = rec.User == "" && rec.Idle < m.cfg.VisitorIdleTimeout
 		s.came = now.Add(m.cfg.RenewGrace).Before(rec.OldUntil)
 	case former && now.Before(rec.OldUntil):
-		s.rec, s.secret = rec, secret
+		s.rec, s.secret = rec, &rec.OldSecret
 		s.raise = rec.User == "" && rec.Idle < m.cfg.VisitorIdleTimeout
 	case !rec.SignedIn.IsZero() && now.Before(rec.SignedIn.Add(lateFor)):
 		s.late, s.err, s.was = true, ErrStale, rec
@@ -80,12 +81,15 @@ func (m *Manager) reject(r *http.Request, id ID, reason string) {
 	m.emit(r.Context(), Event{Kind: EventRejected, Info: Info{ID: id, Addr: m.addr(r)}, Reason: reason})
 }
 
-// callFor prepares the context of a step. own is used if nothing uses it yet.
+// callFor prepares the context of a step. It is own unless that became a real one
+// in an earlier step: then contexts derived from it may still be about.
 func (m *Manager) callFor(own *callContext, parent context.Context, detached bool) *callContext {
-	if own.parent != nil {
+	if own.real() != nil {
 		own = &callContext{}
 	}
-	own.parent, own.detached, own.deadline = parent, detached, time.Now().Add(m.cfg.StoreTimeout)
+	own.made.Store(nil)
+	own.again.Store(false)
+	own.parent, own.timeout, own.detached = parent, m.cfg.StoreTimeout, detached
 	return own
 }
 
@@ -223,9 +227,7 @@ func (m *Manager) touch(ctx *callContext, touches []Touch) error {
 // to be: three tries in all, and none beyond ctx.
 func wait(ctx *callContext, try int) bool {
 	pauses := [...]time.Duration{5 * time.Millisecond, 50 * time.Millisecond}
-	if ctx.again != nil {
-		*ctx.again = true
-	}
+	ctx.again.Store(true)
 	if try >= len(pauses) || ctx.Err() != nil {
 		return false
 	}

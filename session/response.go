@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Handler gives next a session. If the store fails, [Config.OnError] answers and
@@ -29,36 +30,38 @@ func (m *Manager) Handler(next http.Handler) http.Handler { return m.handler(nex
 func (m *Manager) Optional(next http.Handler) http.Handler { return m.handler(next, true) }
 
 func (m *Manager) handler(next http.Handler, optional bool) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s, ok := FromContext(r.Context()); ok && s.m == m {
-			if err := s.failed(); err != nil && !optional {
-				m.cfg.OnError(w, r, err)
-				return
-			}
-			next.ServeHTTP(w, r)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(w, r, next, optional) })
+}
+
+func (m *Manager) serve(w http.ResponseWriter, r *http.Request, next http.Handler, optional bool) {
+	if s, ok := FromContext(r.Context()); ok && s.m == m {
+		if err := s.failed(); err != nil && !optional {
+			m.cfg.OnError(w, r, err)
 			return
 		}
-		rs := &requestState{}
-		s := &rs.session
-		s.m, s.r = m, r
-		if err := s.open(r, &rs.load); err != nil {
-			level := slog.LevelError
-			if r.Context().Err() != nil { // the client left; that says nothing about the store
-				level = slog.LevelDebug
-			}
-			m.cfg.Logger.Log(r.Context(), level, "session: the store does not answer", "err", err)
-			if !optional {
-				m.cfg.OnError(w, r, err)
-				return
-			}
+		next.ServeHTTP(w, r)
+		return
+	}
+	rs := new(requestState)
+	rs.response.ResponseWriter = w
+	s := &rs.response.s
+	s.m, s.r = m, r
+	if err := s.open(); err != nil {
+		level := slog.LevelError
+		if r.Context().Err() != nil { // the client left; that says nothing about the store
+			level = slog.LevelDebug
 		}
-		rs.ctx = sessionContext{r.Context(), s}
-		rs.response = response{ResponseWriter: w, s: s}
-		if len(w.Header()) > 0 {
-			rs.response.entry = w.Header().Clone()
+		m.cfg.Logger.Log(r.Context(), level, "session: the store does not answer", "err", err)
+		if !optional {
+			m.cfg.OnError(w, r, err)
+			return
 		}
-		rs.response.serve(next, r.WithContext(&rs.ctx))
-	})
+	}
+	if h := w.Header(); len(h) > 0 {
+		rs.response.entry = h.Clone()
+	}
+	rs.request = *r.WithContext((*sessionContext)(s)) // copied from the stack
+	rs.response.serve(next, &rs.request)
 }
 
 // Attach returns r with an empty session, outside the middleware: nothing is
@@ -66,28 +69,29 @@ func (m *Manager) handler(next http.Handler, optional bool) http.Handler {
 // [Key.Take] write. It is what package sessiontest makes requests with.
 func (m *Manager) Attach(r *http.Request) *http.Request {
 	s := &Session{m: m, r: r}
-	return r.WithContext(&sessionContext{r.Context(), s})
+	return r.WithContext((*sessionContext)(s))
 }
 
 // A requestState is all that one request needs, in one allocation.
 type requestState struct {
-	session  Session
 	response response
-	ctx      sessionContext
-	load     callContext
+	request  http.Request
 }
 
 // A sessionContext is the request's context with the session in it.
-type sessionContext struct {
-	context.Context
-	s *Session
-}
+type sessionContext Session
+
+var _ context.Context = (*sessionContext)(nil)
+
+func (c *sessionContext) Deadline() (time.Time, bool) { return c.r.Context().Deadline() }
+func (c *sessionContext) Done() <-chan struct{}       { return c.r.Context().Done() }
+func (c *sessionContext) Err() error                  { return c.r.Context().Err() }
 
 func (c *sessionContext) Value(key any) any {
 	if key == (contextKey{}) {
-		return c.s
+		return (*Session)(c)
 	}
-	return c.Context.Value(key)
+	return c.r.Context().Value(key)
 }
 
 // A response commits the session before the first byte leaves, whichever way it
@@ -95,7 +99,7 @@ func (c *sessionContext) Value(key any) any {
 // [http.ErrNotSupported] where the writer below cannot.
 type response struct {
 	http.ResponseWriter
-	s     *Session
+	s     Session
 	entry http.Header // as it was when the request came; nil if empty
 	vary  [1]string   // of the header, so that it costs no allocation of its own
 	begun bool

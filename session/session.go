@@ -27,7 +27,7 @@ type Session struct {
 	was     *Record    // that of a late session, for the log
 	p       *pending   // what the request changed and did not commit yet
 	err     error      // why a late session is empty, or the store's error
-	secret  Hash       // of the token the request came with, or was given since
+	secret  *Hash      // of the token the request came with, or was given since; nil without rec
 	cookie  string     // the Set-Cookie line that waits for the first byte
 	started bool       // the first byte has left, or is about to
 	over    bool       // the request has ended
@@ -35,8 +35,9 @@ type Session struct {
 	used    bool       // the response depends on the session
 	raise   bool       // the cookie of a first visit came back
 	came    bool       // the new token came back after a renewal
+	due     bool       // the store was last told of a visit an interval ago
 
-	call callContext // of the commit, or of the first of several
+	call callContext // of the load, and of the commit too if the load left it unused
 }
 
 // A pending is what a request changed and did not commit yet.
