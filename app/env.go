@@ -149,7 +149,24 @@ func (e *Env) Server() ServerConfig { return e.running.app.Server() }
 // Get is for Setup. If there is no such value, or no single one, Setup ends there and
 // the start fails with an error that says what to do.
 func Get[T any](e *Env) T {
-	e.mustSetUp("Get")
+	if v, ok := lookup[T](e, "Get"); ok {
+		return v
+	}
+	err := fmt.Errorf("nothing it requires provides a %s", reflect.TypeFor[T]())
+	for _, o := range e.running.envs {
+		if o != e && slices.ContainsFunc(o.provided, func(v any) bool { _, ok := v.(T); return ok }) {
+			panic(failure{WithHint(err, fmt.Sprintf("module %s provides it: add it to Requires of %s", o.module.Name, e.module.Name))})
+		}
+	}
+	panic(failure{WithHint(err, fmt.Sprintf("add the module that provides it to Requires of %s", e.module.Name))})
+}
+
+// Lookup is [Get] for what a module can do without: ok is false if nothing that it
+// requires provides a T.
+func Lookup[T any](e *Env) (v T, ok bool) { return lookup[T](e, "Lookup") }
+
+func lookup[T any](e *Env, method string) (v T, ok bool) {
+	e.mustSetUp(method)
 	needs := e.running.app.requires[e.module]
 	var found []T
 	var by []*Module
@@ -173,17 +190,10 @@ func Get[T any](e *Env) T {
 			visible = i
 		}
 	}
-	if visible >= 0 {
-		return found[visible]
+	if visible < 0 {
+		return v, false
 	}
-
-	err := fmt.Errorf("nothing it requires provides a %s", reflect.TypeFor[T]())
-	for _, o := range e.running.envs {
-		if o != e && slices.ContainsFunc(o.provided, func(v any) bool { _, ok := v.(T); return ok }) {
-			panic(failure{WithHint(err, fmt.Sprintf("module %s provides it: add it to Requires of %s", o.module.Name, e.module.Name))})
-		}
-	}
-	panic(failure{WithHint(err, fmt.Sprintf("add the module that provides it to Requires of %s", e.module.Name))})
+	return found[visible], true
 }
 
 // ConfigOf returns the module's own settings; T is the type of its Config.

@@ -234,6 +234,22 @@ func TestGet(t *testing.T) {
 		}
 	})
 
+	t.Run("what nobody provides is looked up in vain, and that is no error", func(t *testing.T) {
+		database := &app.Module{Name: "database", Setup: func(e *app.Env) error { e.Provide(opener{"database"}); return nil }}
+		var got opener
+		var found, missing bool
+		if _, err := start(t, &app.Module{Name: "hello", Requires: []*app.Module{database}, Setup: func(e *app.Env) error {
+			got, found = app.Lookup[opener](e)
+			_, missing = app.Lookup[error](e)
+			return nil
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		if got.by != "database" || !found || missing {
+			t.Errorf("got %v, found %t; what is not there found %t", got, found, missing)
+		}
+	})
+
 	t.Run("a module that wraps what it was given hides it", func(t *testing.T) {
 		database := &app.Module{Name: "database", Setup: func(e *app.Env) error { e.Provide(opener{"database"}); return nil }}
 		cache := &app.Module{Name: "cache", Requires: []*app.Module{database}, Setup: func(e *app.Env) error {
