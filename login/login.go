@@ -260,3 +260,11 @@ func (l *Login) canDelete() bool {
 	_, ok := l.users.(Deleter)
 	return ok
 }
+
+// Check returns an error if users cannot be read: for a check of health.
+func (l *Login) Check(ctx context.Context) error {
+	if _, err := l.users.ByID(ctx, "check"); !errors.Is(err, ErrNoUser) {
+		return err
+	}
+	return nil
+}

@@ -175,7 +175,9 @@ func (l *Login) enter(w http.ResponseWriter, r *http.Request, u *User, remember 
 }
 
 // over reports whether err only says that the session had ended already.
-func over(err error) bool { return errors.Is(err, session.ErrEnded) || errors.Is(err, session.ErrStale) }
+func over(err error) bool {
+	return errors.Is(err, session.ErrEnded) || errors.Is(err, session.ErrStale)
+}
 
 // limitSessions ends the user's sessions beyond the limit, those signed in longest
 // ago first. It is called after each sign-in is stored, and goes round until it
