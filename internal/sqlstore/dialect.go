@@ -20,7 +20,7 @@ type Dialect struct {
 	Insert string
 
 	// Sweep deletes what expired. Its parameters: the expires_10min of the time,
-	// the time, how many at most, and the time once more.
+	// the time, and how many at most.
 	Sweep string
 
 	// In completes "id" in a condition: one of n.
@@ -68,9 +68,11 @@ const (
 func newStatements(d *Dialect, prefix string) *statements {
 	s := &statements{dialect: d, prefix: prefix}
 	const (
-		// That the version is that of the record says that the rest is, too. The
-		// secret and the time tell a record from an erased one with the same ID.
-		unchanged = " WHERE id = ? AND version = ? AND secret = ? AND created = ? AND format = 1"
+		// That the version is that of the record says that the rest is, too; secret
+		// and absolute tell a record from an erased one with the same ID. None of them
+		// has an index: MySQL would lock the row by way of that, against those who go
+		// by the ID, and they would deadlock.
+		unchanged = " WHERE id = ? AND version = ? AND secret = ? AND absolute = ? AND format = 1"
 
 		list = "SELECT " + infoColumns + " FROM {sessions} WHERE idle <> 0 AND expires > ?" +
 			" AND created <= ? AND (created < ? OR id > ?)"

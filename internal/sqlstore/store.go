@@ -146,7 +146,7 @@ func (s *Store) change(rec, next *session.Record) (Statement, error) {
 	default:
 		st = Statement{s.sql.updateValues, []any{next.Seen.UnixMicro(), next.Expires.UnixMicro(), next.Version, valuesArg(next)}}
 	}
-	st.Args = append(st.Args, string(rec.ID), rec.Version, rec.Secret[:], rec.Created.UnixMicro())
+	st.Args = append(st.Args, string(rec.ID), rec.Version, rec.Secret[:], rec.Absolute.UnixMicro())
 	return st, nil
 }
 
@@ -215,8 +215,7 @@ func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
 // Sweep implements [session.Sweeper]. A row in a format this program does not
 // know stays.
 func (s *Store) Sweep(ctx context.Context, then time.Time, limit int) (int, error) {
-	us := then.UnixMicro()
-	n, err := s.exec(ctx, Statement{s.sql.sweep, []any{tenMinutes(then), us, int64(limit), us}})
+	n, err := s.exec(ctx, Statement{s.sql.sweep, []any{tenMinutes(then), then.UnixMicro(), int64(limit)}})
 	return int(n), s.fail("sweep", err)
 }
 

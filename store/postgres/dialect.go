@@ -14,10 +14,10 @@ var dialect = &sqlstore.Dialect{
 	// delete repeats the condition for those that moved in between. A row that
 	// somebody has locked is in use, or another sweeper's.
 	Sweep: `WITH old AS (
-	SELECT id FROM {sessions} WHERE expires_10min <= ? AND expires <= ? AND format = 1
-	ORDER BY expires_10min LIMIT ? FOR UPDATE SKIP LOCKED
+	SELECT id FROM {sessions} WHERE expires_10min <= $1 AND expires <= $2 AND format = 1
+	ORDER BY expires_10min LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-DELETE FROM {sessions} WHERE id IN (SELECT id FROM old) AND expires <= ? AND format = 1`,
+DELETE FROM {sessions} WHERE id IN (SELECT id FROM old) AND expires <= $2 AND format = 1`,
 
 	In: func(int) string { return "= ANY (?)" },
 
@@ -27,7 +27,7 @@ DELETE FROM {sessions} WHERE id IN (SELECT id FROM old) AND expires <= ? AND for
 // The conditions stand twice: in the first place they keep locks off rows that
 // stay as they are, in the second they are judged on the row as it was locked.
 const touch = `WITH touched AS (
-	SELECT s.id, t.seen FROM unnest(?::text[], ?::bigint[]) AS t (id, seen) JOIN {sessions} AS s ON s.id = t.id
+	SELECT s.id, t.seen FROM unnest($1::text[], $2::bigint[]) AS t (id, seen) JOIN {sessions} AS s ON s.id = t.id
 	WHERE s.idle <> 0 AND s.expires > t.seen AND s.seen < t.seen AND s.format = 1
 	ORDER BY s.id FOR UPDATE OF s
 )
