@@ -1,0 +1,167 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/crumb-go/crumb/session"
+)
+
+// A command makes a command, anew for every time it is sent: the client recycles
+// what it was given.
+type command func(b rueidis.Builder) rueidis.Completed
+
+// do sends a command and returns the reply. What the server refused for now is sent
+// again: nothing came of it.
+func (s *Store) do(ctx context.Context, cmd command) (rueidis.RedisMessage, error) {
+	return s.again(ctx, func() (rueidis.RedisMessage, error) {
+		return s.reply(s.send(ctx, cmd(s.client.B())))
+	})
+}
+
+// run runs a script on key.
+func (s *Store) run(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisMessage, error) {
+	return s.again(ctx, func() (rueidis.RedisMessage, error) {
+		msg, err := s.reply(s.send(ctx, sc.byHash(s.client.B(), key, args)))
+		if isMissingScript(err) {
+			msg, err = s.reply(s.send(ctx, sc.byText(s.client.B(), key, args)))
+		}
+		return msg, err
+	})
+}
+
+// A call is what to run on a key of many that are asked together.
+type call struct {
+	key  string
+	cmd  command
+	text command // where cmd runs a script by its hash, the same by its text; else nil
+}
+
+func (sc *script) on(key string, args ...string) call {
+	return call{
+		key:  key,
+		cmd:  func(b rueidis.Builder) rueidis.Completed { return sc.byHash(b, key, args) },
+		text: func(b rueidis.Builder) rueidis.Completed { return sc.byText(b, key, args) },
+	}
+}
+
+// all sends commands together, to as many nodes as hold their keys, and returns the
+// replies in their order, and the first error. Some may have been done then.
+func (s *Store) all(ctx context.Context, calls []call) ([]rueidis.RedisMessage, error) {
+	msgs := make([]rueidis.RedisMessage, len(calls))
+	if err := s.ready(ctx); err != nil || len(calls) == 0 {
+		return msgs, err
+	}
+	cmds := make([]rueidis.Completed, len(calls))
+	for i, c := range calls {
+		cmds[i] = c.cmd(s.client.B())
+	}
+	var first error
+	for i, res := range s.sendAll(ctx, cmds) {
+		msg, err := s.reply(res)
+		switch c := calls[i]; {
+		case isMissingScript(err):
+			msg, err = s.do(ctx, c.text)
+		case isTransient(err):
+			msg, err = s.do(ctx, c.cmd)
+		}
+		if msgs[i] = msg; err != nil && first == nil {
+			first = err
+		}
+	}
+	return msgs, first
+}
+
+// reply returns the message of a reply, or an error that says whether the command
+// may have been done. A reply of nothing is a message that is nil.
+func (s *Store) reply(res rueidis.RedisResult) (rueidis.RedisMessage, error) {
+	msg, err := res.ToMessage()
+	if err == nil || rueidis.IsRedisNil(err) {
+		return msg, nil
+	}
+	return msg, sorted(err)
+}
+
+// sorted tells errors that mean that nothing was done from those that leave it
+// open, which wrap [session.ErrUnknown].
+func sorted(err error) error {
+	var dial *net.OpError
+	_, refused := rueidis.IsRedisErr(err)
+	switch {
+	case refused: // by the server, in so many words
+	case errors.Is(err, rueidis.ErrNoSlot): // no node to send it to
+	case errors.As(err, &dial) && dial.Op == "dial": // no connection to send it on
+	default:
+		return fmt.Errorf("%w: %w", session.ErrUnknown, err)
+	}
+	return err
+}
+
+func isMissingScript(err error) bool {
+	re, ok := rueidis.IsRedisErr(err)
+	return ok && re.IsNoScript()
+}
+
+// isTransient reports whether the server refused a command for a reason that may be
+// gone in a moment: a slot on its way to another node, a failover, a restart, a long
+// script.
+func isTransient(err error) bool {
+	re, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return false
+	}
+	kind, _, _ := strings.Cut(re.Error(), " ")
+	switch kind {
+	case "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY":
+		return true
+	}
+	return false
+}
+
+// pauses are those before a command that was refused for now is sent again.
+var pauses = [...]time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond, 320 * time.Millisecond}
+
+// again calls send until it returns what will not be otherwise in a moment.
+func (s *Store) again(ctx context.Context, send func() (rueidis.RedisMessage, error)) (rueidis.RedisMessage, error) {
+	for try := 0; ; try++ {
+		if err := s.ready(ctx); err != nil {
+			return rueidis.RedisMessage{}, err
+		}
+		msg, err := send()
+		if !isTransient(err) || try == len(pauses) {
+			return msg, err
+		}
+		timer := time.NewTimer(pauses[try])
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return msg, err
+		}
+	}
+}
+
+// ready returns an error if nothing may be sent. A context that is done must do
+// nothing, and from the client its error may mean that the command is under way.
+func (s *Store) ready(ctx context.Context) error {
+	if s.closed.Load() {
+		return errClosed
+	}
+	return ctx.Err()
+}
+
+// send sends one command.
+func (s *Store) send(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	return s.client.Do(ctx, cmd)
+}
+
+// sendAll sends many commands together.
+func (s *Store) sendAll(ctx context.Context, cmds []rueidis.Completed) []rueidis.RedisResult {
+	return s.client.DoMulti(ctx, cmds...)
+}

@@ -1,0 +1,139 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/crumb-go/crumb/session"
+)
+
+// end ends a session: the record first, then the indexes, so that a crash between
+// leaves an entry of a session that has ended, never a live one that is in none.
+func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*session.Record, error) {
+	var e encoder
+	now := e.text(c.Now)
+	if e.err != nil {
+		return nil, e.err
+	}
+	msg, err := s.runSurely(ctx, endScript, s.recordKey(id), now)
+	if err != nil {
+		return nil, fmt.Errorf("redis: end: %w", err)
+	}
+	if msg.IsNil() {
+		return nil, session.ErrNotFound
+	}
+	before, err := record(id, msg)
+	if err != nil {
+		return nil, fmt.Errorf("redis: end: %w", err)
+	}
+	out, err := c.Apply(before)
+	if err == nil {
+		s.leave(ctx, id, before.User, out.Expires)
+	}
+	return out, err
+}
+
+// runSurely runs a script and waits until all replicas that are connected to the
+// node have what it wrote. Replicas confirm what came over one connection, and it
+// blocks meanwhile, so it is one that nobody else uses.
+func (s *Store) runSurely(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisMessage, error) {
+	if s.cfg.ReplicaWait < 0 {
+		return s.run(ctx, sc, key, args...)
+	}
+	select {
+	case s.ends <- struct{}{}:
+		defer func() { <-s.ends }()
+	case <-ctx.Done():
+		return rueidis.RedisMessage{}, ctx.Err()
+	}
+	return s.again(ctx, func() (msg rueidis.RedisMessage, err error) {
+		client := s.client
+		// A connection of one's own does not follow a slot to another node.
+		for range 4 {
+			asking := client != s.client
+			err = client.Dedicated(func(own rueidis.DedicatedClient) error {
+				msg, err = s.confirmed(ctx, own, asking, sc, key, args)
+				return err
+			})
+			next := s.redirected(err)
+			if next == nil {
+				break
+			}
+			client = next
+		}
+		return msg, err
+	})
+}
+
+// redirected returns the node that err points to, or nil.
+func (s *Store) redirected(err error) rueidis.Client {
+	re, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return nil
+	}
+	addr, ok := re.IsMoved()
+	if !ok {
+		addr, ok = re.IsAsk()
+	}
+	if !ok {
+		return nil
+	}
+	return s.client.Nodes()[addr]
+}
+
+// confirmed runs the script on a connection of its own and waits for the replicas.
+func (s *Store) confirmed(ctx context.Context, own rueidis.DedicatedClient, asking bool, sc *script, key string, args []string) (rueidis.RedisMessage, error) {
+	msg, replicas, err := s.runOn(ctx, own, asking, sc.byHash(own.B(), key, args))
+	if isMissingScript(err) {
+		msg, replicas, err = s.runOn(ctx, own, asking, sc.byText(own.B(), key, args))
+	}
+	if err != nil || replicas == 0 {
+		return msg, err
+	}
+	wait := s.cfg.ReplicaWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)*9/10)
+	}
+	wait = max(wait, time.Millisecond) // 0 would wait for ever
+	got, err := own.Do(ctx, own.B().Wait().Numreplicas(replicas).Timeout(wait.Milliseconds()).Build()).AsInt64()
+	if err != nil && !isRefused(err) { // the node is gone, and what it did perhaps too
+		return msg, sorted(err)
+	}
+	if got < replicas {
+		s.cfg.Logger.WarnContext(ctx, "redis: not all replicas confirmed the end of a session; if one of the others takes over now, it may live again",
+			slog.Int64("confirmed", got), slog.Int64("replicas", replicas), slog.Duration("waited", wait), slog.Any("err", err))
+	}
+	return msg, nil
+}
+
+// runOn sends a command and asks how many replicas there are, in one go.
+func (s *Store) runOn(ctx context.Context, own rueidis.DedicatedClient, asking bool, cmd rueidis.Completed) (msg rueidis.RedisMessage, replicas int64, err error) {
+	cmds := []rueidis.Completed{cmd, own.B().Role().Build()}
+	if asking {
+		cmds = append([]rueidis.Completed{own.B().Asking().Build()}, cmds...)
+	}
+	res := own.DoMulti(ctx, cmds...)
+	msg, err = s.reply(res[len(res)-2])
+	if err != nil {
+		return msg, 0, err
+	}
+	// Replies to ROLE with "master", how far it has written, and its replicas.
+	role, err := res[len(res)-1].ToArray()
+	if err != nil && !isRefused(err) {
+		return msg, 0, sorted(err)
+	}
+	if len(role) == 3 {
+		list, _ := role[2].ToArray()
+		replicas = int64(len(list))
+	}
+	return msg, replicas, nil
+}
+
+func isRefused(err error) bool {
+	_, ok := rueidis.IsRedisErr(err)
+	return ok
+}

@@ -1,0 +1,63 @@
+package redis
+
+import (
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+
+	"github.com/redis/rueidis"
+)
+
+//go:embed record.lua
+var recordLua string
+
+var (
+	//go:embed create.lua
+	createLua string
+	//go:embed delete.lua
+	deleteLua string
+	//go:embed end.lua
+	endLua string
+	//go:embed enter.lua
+	enterLua string
+	//go:embed sweep.lua
+	sweepLua string
+	//go:embed touch.lua
+	touchLua string
+	//go:embed update.lua
+	updateLua string
+)
+
+var (
+	createScript = newScript(createLua)
+	deleteScript = newScript(deleteLua)
+	endScript    = newScript(endLua)
+	enterScript  = newScript(enterLua)
+	sweepScript  = newScript(sweepLua)
+	touchScript  = newScript(touchLua)
+	updateScript = newScript(updateLua)
+)
+
+// A script runs on one key. It is sent by its hash; a server that does not know it,
+// since it was restarted or its scripts were flushed, is sent the text.
+//
+// [rueidis.Lua] does the same, but neither in a pipeline without asking all nodes
+// first nor on a connection of its own.
+type script struct{ text, sha string }
+
+func newScript(lua string) *script {
+	text := recordLua + lua
+	sum := sha1.Sum([]byte(text)) // how the servers name scripts; nothing secret
+	return &script{text, hex.EncodeToString(sum[:])}
+}
+
+// byHash is the command that runs the script on a server that knows it. It is never
+// sent again by the client: a change whose answer was lost may have been made.
+func (sc *script) byHash(b rueidis.Builder, key string, args []string) rueidis.Completed {
+	return b.Evalsha().Sha1(sc.sha).Numkeys(1).Key(key).Arg(args...).Build()
+}
+
+// byText is the command that runs the script on any server.
+func (sc *script) byText(b rueidis.Builder, key string, args []string) rueidis.Completed {
+	return b.Eval().Script(sc.text).Numkeys(1).Key(key).Arg(args...).Build()
+}
