@@ -18,8 +18,8 @@ func backupCommand() *cobra.Command {
 	var without bool
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
-		Short: "Copy the database to a new file, while it is in use",
-		Long: "Copy the database to a new file, as it stands at one moment, while it is in use.\n" +
+		Short: "Copy a SQLite database to a new file, while it is in use",
+		Long: "Copy a SQLite database to a new file, as it stands at one moment, while it is in use.\n" +
 			"The copy is checked, on the disk when the command returns, and readable by its owner alone.\n" +
 			"Whoever restores an old copy runs crumb sessions revoke --all: sessions that ended since live in it.",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -35,25 +35,38 @@ func backupCommand() *cobra.Command {
 	return cmd
 }
 
+// dumps says what copies the databases that are no files.
+var dumps = map[string]string{
+	"postgres": "pg_dump copies a database while it is in use; --exclude-table-data leaves the sessions out",
+	"mysql":    "mysqldump --single-transaction, or mariadb-dump, copies a database while it is in use; --ignore-table leaves the sessions out",
+	"redis":    "redis-cli BGSAVE has the server write its dump.rdb; in a Cluster each primary has its own",
+}
+
 func backup(cmd *cobra.Command, file string, without bool) error {
 	a, err := settings(cmd, modules.Database)
 	if err != nil {
 		return err
 	}
-	url, version, err := schemaVersion(cmd.Context(), a)
-	switch {
-	case err != nil:
+	d, err := databaseOf(a)
+	if err != nil {
 		return err
-	case version == 0:
-		return noTables(a, url)
-	case version > sqlite.SchemaVersion && without:
-		return app.WithHint(fmt.Errorf("%s has schema version %d and this crumb knows up to %d", url, version, sqlite.SchemaVersion), "run the newer crumb")
+	}
+	if instead, ok := dumps[d.Engine()]; ok {
+		return app.WithHint(fmt.Errorf("crumb backup copies SQLite files, and %s is a server", plain(d.shown)), instead)
+	}
+	if err := d.mustHaveTables(cmd.Context()); err != nil {
+		return err
+	}
+	if version, err := d.version(cmd.Context()); err != nil {
+		return err
+	} else if version > d.newest && without {
+		return app.WithHint(fmt.Errorf("%s has schema version %d and this crumb knows up to %d", d.shown, version, d.newest), "run the newer crumb")
 	}
 	copyTo := sqlite.Backup
 	if without {
 		copyTo = sqlite.BackupWithoutSessions
 	}
-	err = copyTo(cmd.Context(), database(a).URL, file, sqlite.Config{TablePrefix: database(a).TablePrefix})
+	err = copyTo(cmd.Context(), d.address, file, sqlite.Config{TablePrefix: d.TablePrefix})
 	switch {
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted; there is no copy")
@@ -68,7 +81,7 @@ func backup(cmd *cobra.Command, file string, without bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Copied %s to %s: %s, checked.\n", plain(url), plain(file), size(info.Size()))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Copied %s to %s: %s, checked.\n", plain(d.shown), plain(file), size(info.Size()))
 	return err
 }
 

@@ -5,12 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -18,7 +15,6 @@ import (
 	"github.com/crumb-go/crumb/app"
 	"github.com/crumb-go/crumb/modules"
 	"github.com/crumb-go/crumb/session"
-	"github.com/crumb-go/crumb/store/sqlite"
 )
 
 // settingFlags adds the flags that say which settings hold. Whatever else a
@@ -42,23 +38,6 @@ func settings(cmd *cobra.Command, mods ...*app.Module) (*app.App, error) {
 	}, mods...)
 }
 
-// database returns the settings of the database, as they are and not as they are
-// shown.
-func database(a *app.App) modules.DatabaseConfig {
-	cfg, _ := a.Config(modules.Database.Name).(modules.DatabaseConfig)
-	return cfg
-}
-
-// shownURL returns the URL of the database without the passwords in it.
-func shownURL(a *app.App) string {
-	for _, s := range a.Settings() {
-		if s.Table == modules.Database.Name && s.Key == "url" {
-			return s.Value
-		}
-	}
-	return ""
-}
-
 // withSessions runs f on the sessions of the database that the settings name. It
 // creates nothing: an operator who mistypes its name should hear of it. The
 // manager has the default settings, since the others are about requests, and
@@ -77,117 +56,17 @@ func withSessions(cmd *cobra.Command, f func(ctx context.Context, m *session.Man
 	if err != nil {
 		return err
 	}
-	url, version, err := schemaVersion(cmd.Context(), a)
+	d, err := databaseOf(a)
 	if err != nil {
 		return err
 	}
-	if version == 0 {
-		return noTables(a, url)
+	if err := d.mustHaveTables(cmd.Context()); err != nil {
+		return err
 	}
 	if _, err := a.Start(cmd.Context()); err != nil {
 		return err
 	}
 	return errors.Join(f(cmd.Context(), m, st), a.Stop(context.WithoutCancel(cmd.Context())))
-}
-
-func noTables(a *app.App, url string) error {
-	return app.WithHint(fmt.Errorf("%s has no tables of sessions whose names begin with %s", url, database(a).TablePrefix),
-		"crumb serve and crumb schema apply create them; name another database with --database")
-}
-
-// schemaVersion returns the URL of the database, for showing, and the version of the schema in
-// it, or an error if it is not there or only in another process.
-func schemaVersion(ctx context.Context, a *app.App) (url string, version int, err error) {
-	cfg := database(a)
-	url = shownURL(a)
-	if cfg.URL == "memory:" {
-		return url, 0, app.WithHint(errors.New("the sessions of memory: are in the process that serves them, and nowhere else"),
-			"name a database with --database, such as sqlite:crumb.db")
-	}
-	ctx, cancel := context.WithTimeout(ctx, modules.OpenTimeout)
-	defer cancel()
-	version, err = sqlite.Status(ctx, cfg.URL, sqlite.Config{TablePrefix: cfg.TablePrefix})
-	if errors.Is(err, fs.ErrNotExist) {
-		err = app.WithHint(err, "crumb serve and crumb schema apply create it; name another with --database")
-	}
-	return url, version, err
-}
-
-func schemaCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "schema", Short: "Show and create the tables of the database"}
-	settingFlags(cmd)
-	onlySubcommands(cmd)
-	cmd.AddCommand(
-		&cobra.Command{
-			Use:   "print [sqlite]",
-			Short: "Print the SQL that creates the tables",
-			Args: func(cmd *cobra.Command, args []string) error {
-				if len(args) > 1 || len(args) == 1 && args[0] != "sqlite" {
-					return usageError(fmt.Errorf("no schema for %q", strings.Join(args, " ")), "write crumb schema print sqlite")
-				}
-				return nil
-			},
-			RunE: func(cmd *cobra.Command, args []string) error {
-				a, err := settings(cmd, modules.Database)
-				if err != nil {
-					return err
-				}
-				_, err = io.WriteString(cmd.OutOrStdout(), sqlite.Schema(database(a).TablePrefix))
-				return err
-			},
-		},
-		&cobra.Command{
-			Use:   "status",
-			Short: "Show which version of the schema the database has",
-			Args:  noArgs,
-			RunE: func(cmd *cobra.Command, args []string) error {
-				a, err := settings(cmd, modules.Database)
-				if err != nil {
-					return err
-				}
-				url, version, err := schemaVersion(cmd.Context(), a)
-				if err != nil {
-					return err
-				}
-				verdict := "up to date"
-				switch {
-				case version < sqlite.SchemaVersion:
-					verdict = "crumb schema apply brings it up to date"
-				case version > sqlite.SchemaVersion:
-					verdict = "made by a newer crumb; this one does not open it"
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: schema version %d, this crumb knows %d: %s\n", url, version, sqlite.SchemaVersion, verdict)
-				return err
-			},
-		},
-		&cobra.Command{
-			Use:   "apply",
-			Short: "Create the tables, or bring them up to date",
-			Args:  noArgs,
-			RunE: func(cmd *cobra.Command, args []string) error {
-				a, err := settings(cmd, modules.Database)
-				if err != nil {
-					return err
-				}
-				if database(a).URL == "memory:" {
-					_, _, err := schemaVersion(cmd.Context(), a)
-					return err
-				}
-				if _, err := a.Start(cmd.Context()); err != nil { // opening a SQLite file applies its schema
-					return err
-				}
-				if err := a.Stop(context.WithoutCancel(cmd.Context())); err != nil {
-					return err
-				}
-				url, version, err := schemaVersion(cmd.Context(), a)
-				if err == nil {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: schema version %d\n", url, version)
-				}
-				return err
-			},
-		},
-	)
-	return cmd
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -34,7 +34,7 @@ func files(t *testing.T, suffix string) (paths []string) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (d.Name() == ".git" || d.Name() == "testdata"):
+		case d.IsDir() && path != root && (d.Name() == ".git" || d.Name() == ".servers" || d.Name() == "testdata"):
 			return filepath.SkipDir
 		case !d.IsDir() && strings.HasSuffix(path, suffix):
 			paths = append(paths, path)

@@ -18,11 +18,14 @@ var packages = map[string][]string{
 	"session/sessiontest": {"session", "store/memory"},
 	"store/memory":        {"session"},
 	"store/sqlite":        {"session", "internal/sqlstore"},
+	"store/postgres":      {"session", "internal/sqlstore"},
+	"store/mysql":         {"session", "internal/sqlstore"},
+	"store/redis":         {"session"},
 	"store/storetest":     {"session"},
 	"internal/sqlstore":   {"session"},
 	"internal/ops":        {"session", "store/sqlite"},
 	"app":                 {},
-	"modules":             {"app", "session", "store/memory", "store/sqlite", "internal/ops"},
+	"modules":             {"app", "session", "store/memory", "store/sqlite", "store/postgres", "store/mysql", "store/redis", "internal/ops"},
 }
 
 func TestAPackageImportsOnlyWhatItMay(t *testing.T) {

@@ -1,5 +1,6 @@
 // Slowapp is crumb serve with routes that the tests of the command need: one
-// that ends only when told to, one that only looks, and one that signs in.
+// that ends only when told to, ones that only look, and ones that sign in and end
+// sessions.
 package main
 
 import (
@@ -25,6 +26,9 @@ var slowApp = &app.Module{
 		e.HandleFunc("GET /look", func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "%d %s\n", views.Get(session.From(r)), session.From(r).User())
 		})
+		e.HandleFunc("GET /optional", func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%d %s\n", views.Get(session.From(r)), session.From(r).User())
+		}, modules.Optional)
 		e.HandleFunc("POST /signin", func(w http.ResponseWriter, r *http.Request) {
 			session.From(r).SignIn(r.URL.Query().Get("user"))
 		})
@@ -32,6 +36,12 @@ var slowApp = &app.Module{
 			s := session.From(r)
 			s.SignOut()
 			if err := s.Commit(r.Context()); err != nil && !errors.Is(err, session.ErrEnded) {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			}
+		})
+		m := app.Get[*session.Manager](e)
+		e.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
+			if err := m.Revoke(r.Context(), session.ID(r.URL.Query().Get("id"))); err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			}
 		})
