@@ -82,9 +82,17 @@ func sameNet(a, b netip.Addr) bool {
 // maxAgent is how many bytes of a User-Agent are kept.
 const maxAgent = 256
 
+// userAgent is r.UserAgent without a look at how the name is written.
+func userAgent(r *http.Request) string {
+	if lines := r.Header["User-Agent"]; len(lines) > 0 {
+		return lines[0]
+	}
+	return ""
+}
+
 // agent returns the User-Agent, cut and mended so that every store takes it.
 func agent(r *http.Request) string {
-	s := r.Header.Get("User-Agent")
+	s := userAgent(r)
 	if len(s) <= maxAgent && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
 		return s
 	}

@@ -358,7 +358,7 @@ func (s *Session) change(now time.Time, ops []Op) *Change {
 			c.Addr = addr
 		}
 	}
-	if s.r.UserAgent() != rec.Agent { // seldom: then it may still be the same, cut
+	if userAgent(s.r) != rec.Agent { // seldom: then it may still be the same, cut
 		if a := agent(s.r); a != rec.Agent {
 			c.Agent = a
 		}

@@ -53,7 +53,7 @@ func (s *Session) judge(rec *Record, secret Hash, now time.Time) {
 	m, r := s.m, s.r
 	s.due = now.Sub(rec.Seen) >= m.cfg.TouchInterval
 	current := rec.Secret.equal(&secret)
-	former := rec.OldSecret != Hash{} && rec.OldSecret.equal(&secret)
+	former := !current && rec.OldSecret != Hash{} && rec.OldSecret.equal(&secret)
 	switch {
 	case rec.Ended() && now.Before(rec.Expires.Add(lateFor)):
 		s.late, s.err, s.was = true, ErrEnded, rec
@@ -87,9 +87,7 @@ func (m *Manager) callFor(own *callContext, parent context.Context, detached boo
 	if own.real() != nil {
 		own = &callContext{}
 	}
-	own.made.Store(nil)
-	own.again.Store(false)
-	own.parent, own.timeout, own.detached = parent, m.cfg.StoreTimeout, detached
+	*own = callContext{parent: parent, timeout: m.cfg.StoreTimeout, detached: detached}
 	return own
 }
 

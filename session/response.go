@@ -175,19 +175,18 @@ func setCookie(h http.Header, line string) {
 
 // varyCookie says that the response depends on the cookie.
 func (w *response) varyCookie(h http.Header) {
-	for _, line := range h["Vary"] {
+	lines := h["Vary"]
+	for _, line := range lines {
 		for field := range strings.SplitSeq(line, ",") {
 			if f := strings.TrimSpace(field); f == "*" || strings.EqualFold(f, "Cookie") {
 				return
 			}
 		}
 	}
-	if len(h["Vary"]) > 0 {
-		h["Vary"] = append(h["Vary"], "Cookie")
-		return
+	if lines == nil {
+		lines = w.vary[:0]
 	}
-	w.vary[0] = "Cookie"
-	h["Vary"] = w.vary[:]
+	h["Vary"] = append(lines, "Cookie")
 }
 
 // WriteHeader commits before the final status. 101 is final, other 1xx are not.
