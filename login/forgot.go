@@ -66,9 +66,13 @@ func (l *Login) sendReset(ctx context.Context, f forgotten) {
 
 func (l *Login) resetLink(token string) string { return l.cfg.PublicURL + "/reset?token=" + token }
 
+// ErrNoLink is what NewReset returns for those who get none: an unknown or disabled
+// user, or one who asked less than a minute ago.
+var ErrNoLink = errors.New("login: no link for this name")
+
 // NewReset returns a link to set a new password for the user with this name, for an
-// operator to hand over: the only one that works, once, for an hour. [ErrNoUser]
-// says that there is no such user, or that they are disabled.
+// operator to hand over: the only one that works, once, for an hour. It returns
+// [ErrNoLink] if there is none to be had.
 func (l *Login) NewReset(ctx context.Context, name string) (link string, err error) {
 	canonical, err := Canonical(name)
 	if err != nil {
@@ -79,7 +83,7 @@ func (l *Login) NewReset(ctx context.Context, name string) (link string, err err
 	}
 	u, token, err := l.newReset(ctx, canonical)
 	if errors.Is(err, errNoLink) {
-		err = ErrNoUser
+		err = ErrNoLink
 	}
 	if err != nil {
 		return "", err

@@ -18,11 +18,12 @@ func serveCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "serve [flags]",
-		Short: "Serve the Hello World: a page that counts each visitor's views",
+		Short: "Serve the Hello World: a page that counts each visitor's views, and with --login a private one",
 		// The flags are the app's own: one for every setting of its modules.
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			code := app.Serve(options(args...), helloworld.Module)
+			opts := options(args...)
+			code := app.Serve(opts, helloworld.Modules(opts)...)
 			if code != 0 {
 				return exitCode(code)
 			}
@@ -30,7 +31,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
-		_, err := app.New(options("--help"), helloworld.Module)
+		_, err := app.New(options("--help"), helloworld.Module, helloworld.Private)
 		app.Report(cmd.OutOrStdout(), cmd.ErrOrStderr(), err)
 	})
 	return cmd
