@@ -3,17 +3,15 @@ package mysql_test
 import (
 	"context"
 	"database/sql"
-	"fmt"
+	"log/slog"
 	neturl "net/url"
-	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	driver "github.com/go-sql-driver/mysql"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqlstore/sqltest"
 	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/mysql"
 	"github.com/crumb-go/crumb/store/storetest"
@@ -22,77 +20,50 @@ import (
 func TestMain(m *testing.M) { servers.Main(m, servers.MySQL) }
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) session.Store { return openNew(t) })
+	e := engine(t)
+	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
 }
 
-// A pool of the app's own is REPEATABLE READ, and sends parameters apart from
+// A pool of the app's own is REPEATABLE READ and sends parameters apart from
 // their statements, unless the app says otherwise.
 func TestStoreOverAPoolOfTheApp(t *testing.T) {
-	pool := connect(t)
-	storetest.Run(t, func(t *testing.T) session.Store {
-		prefix := newPrefix(t)
-		apply(t, prefix)
-		st, err := mysql.New(t.Context(), pool, mysql.Config{TablePrefix: prefix})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st
-	})
+	e := engine(t)
+	pool := connect(t, e.URL)
+	e.Open = func(ctx context.Context, _, prefix string, logger *slog.Logger) (sqltest.Store, error) {
+		return mysql.New(ctx, pool, mysql.Config{TablePrefix: prefix, Logger: logger})
+	}
+	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
 }
 
-// serverURL is the address of the server that the tests share.
-func serverURL(t testing.TB) string {
+func TestFaults(t *testing.T) { sqltest.Run(t, engine(t)) }
+
+// engine is the server that the tests share.
+func engine(t testing.TB) *sqltest.Engine {
 	t.Helper()
 	url, ok := servers.URL(servers.MySQL)
 	if !ok {
 		t.Fatal("there is no MariaDB")
 	}
-	return url
-}
-
-var prefixes atomic.Int64
-
-// newPrefix returns a prefix of tables that nobody else uses, and deletes them
-// when the test ends.
-func newPrefix(t testing.TB) string {
-	t.Helper()
-	prefix := fmt.Sprintf("t%d_%d_%x_", os.Getpid(), prefixes.Add(1), time.Now().UnixNano()&0xffffff)
-	t.Cleanup(func() { query(t, fmt.Sprintf("DROP TABLE IF EXISTS %sschema, %ssessions", prefix, prefix)) })
-	return prefix
-}
-
-func apply(t testing.TB, prefix string) {
-	t.Helper()
-	if err := mysql.ApplySchema(t.Context(), serverURL(t), mysql.Config{TablePrefix: prefix}); err != nil {
-		t.Fatal(err)
+	return &sqltest.Engine{
+		URL: url,
+		Open: func(ctx context.Context, url, prefix string, logger *slog.Logger) (sqltest.Store, error) {
+			return mysql.Open(ctx, url, mysql.Config{TablePrefix: prefix, Logger: logger})
+		},
+		Apply: func(ctx context.Context, url, prefix string) error {
+			return mysql.ApplySchema(ctx, url, mysql.Config{TablePrefix: prefix})
+		},
+		Connect: func(ctx context.Context, url string) (func(string) ([]string, error), func(), error) {
+			return dial(ctx, connect(t, url))
+		},
+		LockedRequests: 4,
+		Quote:          "`",
 	}
-}
-
-func open(t testing.TB, url, prefix string) *mysql.Store {
-	t.Helper()
-	st, err := mysql.Open(t.Context(), url, mysql.Config{TablePrefix: prefix})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return st
-}
-
-func openNew(t testing.TB) *mysql.Store {
-	t.Helper()
-	prefix := newPrefix(t)
-	apply(t, prefix)
-	return open(t, serverURL(t), prefix)
 }
 
 // connect returns a pool as an app makes it.
-func connect(t testing.TB) *sql.DB {
+func connect(t testing.TB, url string) *sql.DB {
 	t.Helper()
-	u, err := neturl.Parse(serverURL(t))
+	u, err := neturl.Parse(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,40 +78,36 @@ func connect(t testing.TB) *sql.DB {
 	pool := sql.OpenDB(c)
 	pool.SetMaxOpenConns(20)
 	pool.SetMaxIdleConns(20)
-	t.Cleanup(func() { pool.Close() })
+	t.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return pool
 }
 
-// query runs a statement on a connection of its own and returns the first column
-// of its rows, as text.
-func query(t testing.TB, text string, args ...any) (column []string) {
-	t.Helper()
-	pool := connect(t)
-	defer pool.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // also when the test is over
-	defer cancel()
-	rows, err := pool.QueryContext(ctx, text, args...)
+func dial(ctx context.Context, pool *sql.DB) (query func(string) ([]string, error), close func(), err error) {
+	c, err := pool.Conn(ctx)
 	if err != nil {
-		t.Fatalf("%s: %v", text, err)
+		return nil, nil, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		names, err := rows.Columns()
+	query = func(text string) (column []string, err error) {
+		rows, err := c.QueryContext(context.WithoutCancel(ctx), text)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		var first sql.NullString
-		dest := []any{&first}
-		for range names[1:] {
-			dest = append(dest, new(any))
+		defer rows.Close()
+		for rows.Next() {
+			var first sql.NullString
+			if err := rows.Scan(&first); err != nil {
+				return nil, err
+			}
+			column = append(column, first.String)
 		}
-		if err := rows.Scan(dest...); err != nil {
-			t.Fatal(err)
-		}
-		column = append(column, first.String)
+		return column, rows.Err()
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return column
+	return query, func() {
+		c.Close()
+		pool.Close()
+	}, nil
 }

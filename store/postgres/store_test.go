@@ -2,16 +2,14 @@ package postgres_test
 
 import (
 	"context"
-	"fmt"
-	"os"
+	"log/slog"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqlstore/sqltest"
 	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/postgres"
 	"github.com/crumb-go/crumb/store/storetest"
@@ -20,89 +18,55 @@ import (
 func TestMain(m *testing.M) { servers.Main(m, servers.Postgres) }
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) session.Store { return openNew(t) })
+	e := engine(t)
+	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
 }
 
-// Behind a PgBouncer in transaction mode there are no prepared statements.
+// A PgBouncer in transaction mode loses prepared statements.
 func TestStoreWithoutPreparedStatements(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) session.Store {
-		url := serverURL(t)
-		sep := "?"
-		if strings.Contains(url, "?") {
-			sep = "&"
-		}
-		return open(t, url+sep+"default_query_exec_mode=exec", newPrefix(t))
-	})
+	e := engine(t)
+	separator := "?"
+	if strings.Contains(e.URL, "?") {
+		separator = "&"
+	}
+	e.URL += separator + "default_query_exec_mode=exec"
+	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
 }
 
-// serverURL is the address of the server that the tests share.
-func serverURL(t testing.TB) string {
+func TestFaults(t *testing.T) { sqltest.Run(t, engine(t)) }
+
+// engine is the server that the tests share.
+func engine(t testing.TB) *sqltest.Engine {
 	t.Helper()
 	url, ok := servers.URL(servers.Postgres)
 	if !ok {
 		t.Fatal("there is no PostgreSQL")
 	}
-	return url
-}
-
-var prefixes atomic.Int64
-
-// newPrefix returns a prefix of tables that nobody else uses, and deletes them
-// when the test ends.
-func newPrefix(t testing.TB) string {
-	t.Helper()
-	prefix := fmt.Sprintf("t%d_%d_%x_", os.Getpid(), prefixes.Add(1), time.Now().UnixNano()&0xffffff)
-	t.Cleanup(func() { query(t, fmt.Sprintf("DROP TABLE IF EXISTS %sschema, %ssessions", prefix, prefix)) })
-	return prefix
-}
-
-// open applies the schema and opens a store.
-func open(t testing.TB, url, prefix string) *postgres.Store {
-	t.Helper()
-	cfg := postgres.Config{TablePrefix: prefix}
-	if err := postgres.ApplySchema(t.Context(), url, cfg); err != nil {
-		t.Fatal(err)
+	return &sqltest.Engine{
+		URL: url,
+		Open: func(ctx context.Context, url, prefix string, logger *slog.Logger) (sqltest.Store, error) {
+			return postgres.Open(ctx, url, postgres.Config{TablePrefix: prefix, Logger: logger})
+		},
+		Apply: func(ctx context.Context, url, prefix string) error {
+			return postgres.ApplySchema(ctx, url, postgres.Config{TablePrefix: prefix})
+		},
+		Connect:        dial,
+		LockedRequests: 2,
+		Quote:          `"`,
 	}
-	return reopen(t, url, prefix)
 }
 
-func reopen(t testing.TB, url, prefix string) *postgres.Store {
-	t.Helper()
-	st, err := postgres.Open(t.Context(), url, postgres.Config{TablePrefix: prefix})
+func dial(ctx context.Context, url string) (query func(string) ([]string, error), close func(), err error) {
+	c, err := pgx.Connect(ctx, url)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	t.Cleanup(func() {
-		if err := st.Close(); err != nil {
-			t.Error(err)
+	query = func(sql string) ([]string, error) {
+		rows, err := c.Query(context.WithoutCancel(ctx), sql, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			return nil, err
 		}
-	})
-	return st
-}
-
-func openNew(t testing.TB) *postgres.Store {
-	t.Helper()
-	return open(t, serverURL(t), newPrefix(t))
-}
-
-// query runs a statement on a connection of its own and returns the first column
-// of its rows, as text.
-func query(t testing.TB, sql string, args ...any) (column []string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // also when the test is over
-	defer cancel()
-	c, err := pgx.Connect(ctx, serverURL(t))
-	if err != nil {
-		t.Fatal(err)
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) { return string(row.RawValues()[0]), nil })
 	}
-	defer c.Close(ctx)
-	rows, err := c.Query(ctx, sql, append([]any{pgx.QueryExecModeSimpleProtocol}, args...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	column, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) { return string(row.RawValues()[0]), nil })
-	if err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return column
+	return query, func() { c.Close(context.WithoutCancel(ctx)) }, nil
 }
