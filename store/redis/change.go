@@ -1,19 +1,80 @@
 package redis
 
 import (
+	"bytes"
 	"strconv"
 
 	"github.com/crumb-go/crumb/session"
 )
 
-// steps returns the arguments of the script that applies c: what it must know about
-// the record, then what to do, five words a step, in the order of Change.Apply.
-func (e *encoder) steps(base *session.Record, c *session.Change) []string {
-	args := make([]string, 0, 3+5*(len(c.Ops)+4))
-	args = append(args, e.text(c.Now), strconv.FormatInt(c.Auth, 10), "")
-	if base.Idle > 0 { // else it may be no more than an ID
-		args[2] = e.state(base)
+// maxFields is how many arguments with fields a script can hand on to one command.
+const maxFields = 4000
+
+// update returns the arguments of the script that applies c: what becomes of the
+// record if it is base, or nothing of that where out is nil, and what to do if not.
+func (e *encoder) update(base, out *session.Record, c *session.Change) []string {
+	var set, gone []string
+	state, drop := "", int64(0)
+	if out != nil {
+		set, gone = e.differences(base, out)
+		if len(set) <= maxFields && len(gone) <= maxFields {
+			state = e.state(base)
+		} else {
+			set, gone = nil, nil
+		}
+		if at := dropAt(out.Expires); at != dropAt(base.Expires) {
+			drop = at
+		}
 	}
+	args := make([]string, 0, 6+len(set)+len(gone)+5*(len(c.Ops)+6))
+	args = append(args, state, strconv.FormatInt(drop, 10), strconv.Itoa(len(set)), strconv.Itoa(len(gone)),
+		e.text(c.Now), strconv.FormatInt(c.Auth, 10))
+	args = append(append(args, set...), gone...)
+	return e.steps(args, c)
+}
+
+// differences returns the fields of out that are not those of base, each behind its
+// name, and the names of those that out has no longer.
+func (e *encoder) differences(base, out *session.Record) (set, gone []string) {
+	set = append(make([]string, 0, 8), factsField, e.facts(out))
+	if out.Secret != base.Secret {
+		set = append(set, secretField, string(out.Secret[:]))
+	}
+	if out.OldSecret != base.OldSecret {
+		set = append(set, oldField, string(out.OldSecret[:]))
+	}
+	if out.User != base.User {
+		set = append(set, userField, out.User)
+	}
+	if out.Addr != base.Addr {
+		set = append(set, addrField, out.Addr.String())
+	}
+	if out.Agent != base.Agent {
+		set = append(set, agentField, out.Agent)
+	}
+	// Both lists are in the order of their keys.
+	old, now := base.Values, out.Values
+	for len(old) > 0 || len(now) > 0 {
+		switch {
+		case len(now) == 0 || len(old) > 0 && old[0].Key < now[0].Key:
+			gone = append(gone, "."+old[0].Key)
+			old = old[1:]
+			continue
+		case len(old) == 0 || now[0].Key < old[0].Key:
+			set = append(set, "."+now[0].Key, string(now[0].JSON))
+		default:
+			if !bytes.Equal(old[0].JSON, now[0].JSON) {
+				set = append(set, "."+now[0].Key, string(now[0].JSON))
+			}
+			old = old[1:]
+		}
+		now = now[1:]
+	}
+	return set, gone
+}
+
+// steps appends what to do, five words a step, in the order of Change.Apply.
+func (e *encoder) steps(args []string, c *session.Change) []string {
 	if in := c.SignIn; in != nil {
 		args = e.signIn(args, in, c.Renew)
 	}

@@ -41,9 +41,14 @@ local function limit(f)
   f.expires = int(math.min(num(f.seen) + num(f.idle), num(f.absolute)))
 end
 
--- keep has Redis drop the record an hour after it has expired.
+-- dropat is when Redis drops a record, in milliseconds: at least an hour after it
+-- has expired, and in steps of ten minutes, so that few changes move it.
+local function dropat(expires)
+  return int((math.floor(num(expires) / 6e8) + 1) * 6e5 + 36e5)
+end
+
 local function keep(key, expires)
-  call('PEXPIREAT', key, int(math.ceil(num(expires) / 1000) + 3600000))
+  call('PEXPIREAT', key, dropat(expires))
 end
 
 -- batches calls a command with the items of list, so many at a time as Lua can

@@ -193,7 +193,11 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 		return s.end(ctx, base.ID, c)
 	}
 	var e encoder
-	args := e.steps(base, c)
+	out, err := c.Apply(base)
+	if err != nil { // which proves nothing: base may be stale, or no more than an ID
+		out = nil
+	}
+	args := e.update(base, out, c)
 	if e.err != nil {
 		return nil, e.err
 	}
@@ -206,36 +210,30 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 	if err != nil {
 		return nil, fmt.Errorf("redis: update: %w", err)
 	}
-	return updated(base, c, msg)
+	switch {
+	case msg.IsNil():
+		return nil, session.ErrNotFound
+	case msg.IsInt64(): // the record was base
+		return out, nil
+	}
+	return updated(base.ID, c, msg)
 }
 
 // updated returns what Apply makes of the record that the script found, which is
-// what the script made of it.
-func updated(base *session.Record, c *session.Change, msg rueidis.RedisMessage) (*session.Record, error) {
-	if msg.IsNil() {
-		return nil, session.ErrNotFound
+// what the script has made of it.
+func updated(id session.ID, c *session.Change, msg rueidis.RedisMessage) (*session.Record, error) {
+	fields, err := msg.AsStrSlice()
+	if err != nil || len(fields) == 0 {
+		return nil, fmt.Errorf("redis: update: %w", cmpOr(err, errBroken))
 	}
-	before, changed := base, false
-	if msg.IsInt64() { // base is what the script found
-		n, err := msg.AsInt64()
-		if err != nil {
-			return nil, fmt.Errorf("redis: update: %w", err)
-		}
-		changed = n == 1
-	} else {
-		fields, err := msg.AsStrSlice()
-		if err != nil {
-			return nil, fmt.Errorf("redis: update: %w", err)
-		}
-		last := len(fields) - 1
-		changed = fields[last] == "1"
-		if before, err = decode(base.ID, fields[:last]); err != nil {
-			return nil, fmt.Errorf("redis: update: %w", err)
-		}
+	last := len(fields) - 1
+	before, err := decode(id, fields[:last])
+	if err != nil {
+		return nil, fmt.Errorf("redis: update: %w", err)
 	}
 	out, err := c.Apply(before)
-	if changed != (err == nil) {
-		return nil, fmt.Errorf("redis: update: session %s: the script and Change.Apply disagree (%t, %w)", base.ID, changed, err)
+	if changed := fields[last] == "1"; changed != (err == nil) {
+		return nil, fmt.Errorf("redis: update: session %s: the script and Change.Apply disagree (%t, %w)", id, changed, err)
 	}
 	return out, err
 }

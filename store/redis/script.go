@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	_ "embed"
 	"encoding/hex"
+	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -20,6 +21,8 @@ var (
 	endLua string
 	//go:embed enter.lua
 	enterLua string
+	//go:embed known.lua
+	knownLua string
 	//go:embed sweep.lua
 	sweepLua string
 	//go:embed touch.lua
@@ -29,13 +32,13 @@ var (
 )
 
 var (
-	createScript = newScript(createLua)
-	deleteScript = newScript(deleteLua)
-	endScript    = newScript(endLua)
-	enterScript  = newScript(enterLua)
-	sweepScript  = newScript(sweepLua)
-	touchScript  = newScript(touchLua)
-	updateScript = newScript(updateLua)
+	createScript = newScript(recordLua, createLua)
+	deleteScript = newScript(recordLua, deleteLua)
+	endScript    = newScript(recordLua, endLua)
+	enterScript  = newScript(recordLua, enterLua)
+	sweepScript  = newScript(recordLua, sweepLua)
+	touchScript  = newScript(recordLua, touchLua)
+	updateScript = newScript(knownLua, recordLua, updateLua)
 )
 
 // A script runs on one key. It is sent by its hash; a server that does not know it,
@@ -45,8 +48,8 @@ var (
 // first nor on a connection of its own.
 type script struct{ text, sha string }
 
-func newScript(lua string) *script {
-	text := recordLua + lua
+func newScript(parts ...string) *script {
+	text := strings.Join(parts, "")
 	sum := sha1.Sum([]byte(text)) // how the servers name scripts; nothing secret
 	return &script{text, hex.EncodeToString(sum[:])}
 }

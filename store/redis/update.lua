@@ -1,68 +1,56 @@
--- Change.Apply on the record KEYS[1]. ARGV: the time, the Auth, what the facts
--- begin with if the record is as the caller knows it ("" if the caller knows
--- none), and what to do, in steps of five in the order of Apply. Nothing is
--- written before all steps are done.
+-- Change.Apply on the record KEYS[1], whatever it is like. ARGV: at 5 and 6 the time
+-- and the Auth of the change, and behind what known.lua takes what to do, in steps
+-- of five in the order of Apply. Nothing is written before all are done.
 --
--- Replies nil if there is no record; else 1 if it was changed and 0 if the change
--- is refused. If the record is not what the caller knew, that comes last in a list
--- of the fields as they were before.
+-- Replies nil if there is no record, else its fields as they were and, last, "1" if
+-- it was changed or "0" if the change is refused.
 
-local key, now = KEYS[1], num(ARGV[1])
-local text = call('HGET', key, 'facts')
-if not text then
+local key, now = KEYS[1], num(ARGV[5])
+local reply = call('HGETALL', key)
+if #reply == 0 then
   return false
 end
-local f = parse(text)
+local record = {}
+for i = 1, #reply, 2 do
+  record[reply[i]] = reply[i + 1]
+end
+local f = parse(record.facts)
 if not f then
   return foreign
 end
-local known = ARGV[3] ~= '' and sub(text, 1, #ARGV[3]) == ARGV[3]
-local before = not known and call('HGETALL', key)
 
-local function reply(changed)
-  if known then
-    return changed
-  end
-  before[#before + 1] = int(changed)
-  return before
+local function refuse()
+  reply[#reply + 1] = '0'
+  return reply
 end
 
-if f.idle == '0' or now >= num(f.expires) or f.auth ~= ARGV[2] then
-  return reply(0)
+if f.idle == '0' or now >= num(f.expires) or f.auth ~= ARGV[6] then
+  return refuse()
 end
 
--- What becomes of values and of other fields; false is deleted.
-local values, fields = {}, {}
-local size, before_size = num(f.size), num(f.size)
+local changed = {} -- names of fields
+local before = num(f.size)
+local size = before
 
-local function get(name)
-  local value = values[name]
-  if value == nil then
-    value = call('HGET', key, name)
-  end
-  return value
+local function field(name, content)
+  record[name], changed[name] = content, true
 end
 
 local function put(name, value)
-  local old = get(name)
+  local old = record[name]
   if old then
     size = size - (#name - 1) - #old
   end
   if value then
     size = size + (#name - 1) + #value
   end
-  values[name] = value
+  field(name, value)
 end
 
 local function drop(which)
-  for _, name in ipairs(call('HKEYS', key)) do
+  for name in pairs(record) do
     if sub(name, 1, 1) == '.' and which(name) then
-      put(name, false)
-    end
-  end
-  for name in pairs(values) do
-    if which(name) then
-      put(name, false)
+      put(name, nil)
     end
   end
 end
@@ -71,60 +59,46 @@ local function under(name, prefix)
   return sub(name, 1, #prefix + 1) == prefix .. '.'
 end
 
-local secret = false
-local function current()
-  secret = secret or call('HGET', key, 'secret')
-  return secret
-end
-
 local signed, again = false, false
-local i, last = 4, #ARGV
+local i, last = 7 + setting + deleting, #ARGV
 while i <= last do
   local step, a, b, c, d = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   i = i + 5
 
   if step == 'set' or step == 'add' or step == 'delete' then
     -- name, condition, what it must hold, new value or addend
-    local holds = true
-    if b ~= '' then
-      local old = get(a)
-      holds = (old and '=' .. old or '') == c
-      if not holds and b == 'fail' then
-        return reply(0)
+    local holds = b == '' or (record[a] and '=' .. record[a] or '') == c
+    if holds and step == 'set' then
+      put(a, d)
+    elseif holds and step == 'delete' then
+      put(a, nil)
+    elseif holds then
+      local sum = add(counter(record[a]), d)
+      if not sum then
+        return refuse()
       end
-    end
-    if holds then
-      if step == 'set' then
-        put(a, d)
-      elseif step == 'delete' then
-        put(a, false)
-      else
-        local sum = add(counter(get(a)), d)
-        if not sum then
-          return reply(0)
-        end
-        put(a, sum)
-      end
+      put(a, sum)
+    elseif b == 'fail' then
+      return refuse()
     end
   elseif step == 'clear' then -- prefix
     drop(function(name) return under(name, a) end)
   elseif step == 'most' then -- bytes
-    if size > num(a) and size > before_size then
-      return reply(0)
+    if size > num(a) and size > before then
+      return refuse()
     end
   elseif step == 'signin' then -- user, secret asked with, number of prefixes behind that stay
-    local user = call('HGET', key, 'user') or ''
-    again = user == a
-    if user ~= '' and not (again and b == current()) then
-      return reply(0)
+    again = (record.user or '') == a
+    if record.user and not (again and b == record.secret) then
+      return refuse()
     end
-    local stay = {unpack(ARGV, i, i + num(c) - 1)}
+    local first = i
     i = i + num(c)
     if not again then
-      fields.user = a
+      field('user', a)
       drop(function(name)
-        for _, prefix in ipairs(stay) do
-          if name == prefix or under(name, prefix) then
+        for n = first, i - 1 do
+          if name == ARGV[n] or under(name, ARGV[n]) then
             return false
           end
         end
@@ -150,39 +124,38 @@ while i <= last do
       f.idle = a
     end
   elseif step == 'came' then -- secret, until
-    if a == current() and num(b) < num(f.untilold) then
+    if a == record.secret and num(b) < num(f.untilold) then
       f.untilold = b
     end
   elseif step == 'renew' then -- from, to, until
-    if signed or a == current() and now >= num(f.untilold) then
-      fields.old, fields.secret, f.untilold = current(), b, c
-      secret = b
+    if signed or a == record.secret and now >= num(f.untilold) then
+      field('old', record.secret)
+      field('secret', b)
+      f.untilold = c
     end
   elseif step == 'addr' or step == 'agent' then
-    fields[step] = a
+    field(step, a)
   else -- 'refuse': a sign-in without a new secret
-    return reply(0)
+    return refuse()
   end
 end
 
+local dropped = dropat(f.expires)
 f.size, f.version = int(size), add(f.version, '1')
-local expired = f.expires
 limit(f)
-fields.facts = line(f)
+field('facts', line(f))
 local set, delete = {}, {}
-for name, value in pairs(fields) do
-  set[#set + 1], set[#set + 2] = name, value
-end
-for name, value in pairs(values) do
-  if value then
-    set[#set + 1], set[#set + 2] = name, value
+for name in pairs(changed) do
+  if record[name] then
+    set[#set + 1], set[#set + 2] = name, record[name]
   else
     delete[#delete + 1] = name
   end
 end
 batches('HSET', key, set)
 batches('HDEL', key, delete)
-if f.expires ~= expired then
+if dropat(f.expires) ~= dropped then
   keep(key, f.expires)
 end
-return reply(1)
+reply[#reply + 1] = '1'
+return reply
