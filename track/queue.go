@@ -1,0 +1,234 @@
+package track
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/crumb-go/crumb/session"
+)
+
+// The kinds of entries of a trail.
+const (
+	view  = 0
+	event = 1
+)
+
+// Bounds of what comes from outside, in bytes.
+const (
+	maxName     = 200 // of a route or an event
+	maxDetail   = 128
+	maxReferrer = 128
+	maxAgent    = 256
+	maxLanguage = 35 // RFC 5646, section 4.4.1
+)
+
+// An entry is one line of a trail.
+type entry struct {
+	at       int64 // microseconds since 1970
+	kind     int
+	name     string // the path of the route, or the name of the event
+	method   string
+	status   int
+	took     int64 // microseconds
+	referrer string
+	detail   string // values of wildcards, or the attributes of an event as JSON
+}
+
+const (
+	entryBytes  = 160 // an entry without its strings from outside
+	updateBytes = 640 // an update, with agent and language
+)
+
+func (e *entry) bytes() int { return entryBytes + len(e.referrer) + len(e.detail) }
+
+// An update is what one visitor did since the last batch.
+type update struct {
+	id                  session.ID
+	user                string
+	created             int64 // when the session was
+	first, last         int64 // requests
+	requests            int64
+	firstAddr, lastAddr netip.Addr
+	agent, language     string // of the first request
+	page                string // of the last view; "" if none
+	entries             []entry
+}
+
+// maxWaiting bounds the visitors that wait to be written.
+const maxWaiting = 1 << 16
+
+// A queue gathers what requests note until it is written.
+type queue struct {
+	max, maxBytes, perSession int
+
+	half chan struct{} // told when the queue is half full
+
+	mu       sync.Mutex // guards what follows
+	visitors map[session.ID]*update
+	entries  int // that wait, those taken and not written among them
+	bytes    int
+	kept     map[session.ID]int // entries of each session in hour
+	hour     int64
+}
+
+func (q *queue) init(cfg Config) {
+	q.max, q.maxBytes, q.perSession = cfg.MaxQueue, cfg.MaxQueueBytes, cfg.PerSession
+	q.half = make(chan struct{}, 1)
+	q.visitors, q.kept = map[session.ID]*update{}, map[session.ID]int{}
+}
+
+func (q *queue) size() (entries, bytes int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.entries, q.bytes
+}
+
+// note adds one request of a visitor. It never waits for anything but the lock.
+func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entries []entry) {
+	page := ""
+	for i := range entries {
+		if entries[i].kind == view {
+			page = entries[i].name
+		}
+	}
+	at := began.UnixMicro()
+	if t.cfg.Tables == nil {
+		t.recent.note(in, at, page)
+		return
+	}
+	if !sampled(in.ID, t.cfg.Sample) {
+		entries = nil
+	}
+	q := &t.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	u := q.visitors[in.ID]
+	if u == nil {
+		if len(q.visitors) >= maxWaiting || q.bytes+updateBytes > q.maxBytes {
+			t.stats.dropped.Add(int64(len(entries)))
+			return
+		}
+		u = &update{
+			id: in.ID, created: in.Created.UnixMicro(), first: at, last: at, firstAddr: in.Addr, lastAddr: in.Addr,
+			agent: strings.Clone(cutText(r.UserAgent(), maxAgent)), language: language(r.Header.Get("Accept-Language")),
+		}
+		q.visitors[in.ID] = u
+		q.bytes += updateBytes
+	}
+	u.see(in, at, page)
+	for i := range entries {
+		t.keep(u, &entries[i])
+	}
+	if 2*q.entries >= q.max {
+		select {
+		case q.half <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (u *update) see(in *session.Info, at int64, page string) {
+	u.requests++
+	u.first = min(u.first, at)
+	if at < u.last {
+		return
+	}
+	u.last, u.lastAddr = at, in.Addr
+	if in.User != "" {
+		u.user = in.User
+	}
+	if page != "" {
+		u.page = page
+	}
+}
+
+// keep adds e to what is written, unless there is no room for it. The queue is
+// locked.
+func (t *Tracker) keep(u *update, e *entry) {
+	q := &t.queue
+	if hour := e.at / time.Hour.Microseconds(); hour != q.hour || len(q.kept) >= maxWaiting {
+		q.hour = hour
+		clear(q.kept)
+	}
+	switch {
+	case q.kept[u.id] >= q.perSession:
+		t.stats.capped.Add(1)
+		return
+	case q.entries >= q.max || q.bytes+e.bytes() > q.maxBytes:
+		t.stats.dropped.Add(1)
+		return
+	}
+	q.kept[u.id]++
+	q.entries++
+	q.bytes += e.bytes()
+	u.entries = append(u.entries, *e)
+}
+
+// take empties the queue. What it held counts on until done is called.
+func (q *queue) take() map[session.ID]*update {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.visitors) == 0 {
+		return nil
+	}
+	taken := q.visitors
+	q.visitors = make(map[session.ID]*update, len(taken))
+	return taken
+}
+
+func (q *queue) done(entries, bytes int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.entries -= entries
+	q.bytes -= bytes
+}
+
+// A batch is what one transaction writes. Written twice it is the same as once.
+type batch struct {
+	id      string
+	made    time.Time
+	updates []*update // in the order of their IDs, so that no two batches wait for each other
+	entries int
+	bytes   int
+}
+
+// Where a batch ends: some ten statements write it.
+const (
+	batchVisitors = 1500
+	batchEntries  = 2000
+)
+
+func batchesOf(taken map[session.ID]*update, now time.Time) (list []*batch) {
+	ids := make([]session.ID, 0, len(taken))
+	for id := range taken {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	var b *batch
+	for _, id := range ids {
+		u := taken[id]
+		if b == nil || len(b.updates) >= batchVisitors || b.entries > 0 && b.entries+len(u.entries) > batchEntries {
+			b = &batch{id: rand.Text(), made: now}
+			list = append(list, b)
+		}
+		b.updates = append(b.updates, u)
+		b.entries += len(u.entries)
+		b.bytes += updateBytes
+		for i := range u.entries {
+			b.bytes += u.entries[i].bytes()
+		}
+	}
+	return list
+}
+
+// hashID is what an ID that was erased is remembered by. IDs are 96 random bits,
+// so nobody finds the ID to a hash by trying.
+func hashID(id session.ID) [sha256.Size]byte {
+	return sha256.Sum256([]byte("crumb track " + string(id)))
+}

@@ -1,0 +1,415 @@
+package track
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/crumb-go/crumb/internal/sqldb"
+	"github.com/crumb-go/crumb/session"
+)
+
+// TablesConfig holds what [OpenTables] may be told besides the database.
+type TablesConfig struct {
+	// Create has the tables created, or brought up to date, on PostgreSQL and MySQL
+	// too. Without it they must be there, since servers are often used by somebody
+	// who may not create any. On SQLite and in memory they always are created.
+	Create bool
+
+	// TablePrefix is what the names of the tables begin with: ASCII letters,
+	// digits and underscores. Defaults to "crumb_".
+	TablePrefix string
+}
+
+// Tables hold what was tracked, in SQLite, PostgreSQL or MySQL, and answer
+// questions about it. They are safe for use by several goroutines, and several
+// processes may write to them.
+type Tables struct {
+	db     *sqldb.DB
+	url    string
+	names  *strings.Replacer
+	prefix string
+	agents agents
+
+	statements atomic.Int64
+}
+
+// OpenTables opens the tables in the database that url names: sqlite:FILE,
+// postgres://…, mysql://… or memory:, whose tables end with the process.
+func OpenTables(ctx context.Context, url string, cfg TablesConfig) (*Tables, error) {
+	if cfg.TablePrefix == "" {
+		cfg.TablePrefix = defaultPrefix
+	}
+	for i, c := range []byte(cfg.TablePrefix) {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z' || c == '_'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return nil, fmt.Errorf("track: table prefix %q: use ASCII letters, digits and underscores, and no digit first", cfg.TablePrefix)
+		}
+	}
+	db, err := sqldb.Open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("track: %w", err)
+	}
+	t := &Tables{db: db, url: url, prefix: cfg.TablePrefix}
+	var pairs []string
+	for _, name := range []string{"schema", "visitors", "trail", "slots", "counts", "erased", "batches"} {
+		pairs = append(pairs, "{"+name+"}", t.table(name))
+	}
+	t.names = strings.NewReplacer(pairs...)
+	if err := t.prepare(ctx, cfg.Create); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("track: %w", err)
+	}
+	return t, nil
+}
+
+func (t *Tables) prepare(ctx context.Context, create bool) error {
+	s := sqldb.Schema{Table: t.table("schema"), Steps: []string{Schema(string(t.db.Dialect), t.prefix)}}
+	if create || t.db.Dialect == sqldb.SQLite {
+		return t.db.Migrate(ctx, s)
+	}
+	return t.db.CheckVersion(ctx, s)
+}
+
+// Close closes the database.
+func (t *Tables) Close() error { return t.db.Close() }
+
+// Statements returns how many statements were sent so far, each BEGIN and COMMIT
+// among them.
+func (t *Tables) Statements() int64 { return t.statements.Load() }
+
+func (t *Tables) table(name string) string { return t.prefix + "track_" + name }
+
+// sql writes the names of the tables: {trail} is crumb_track_trail.
+func (t *Tables) sql(query string) string { return t.names.Replace(query) }
+
+func (t *Tables) exec(ctx context.Context, r sqldb.Runner, query string, args ...any) (int64, error) {
+	t.statements.Add(1)
+	return r.Exec(ctx, query, args...)
+}
+
+func (t *Tables) rows(ctx context.Context, r sqldb.Runner, query string, args []any, row func(sqldb.Scan) error) error {
+	t.statements.Add(1)
+	return r.Rows(ctx, query, args, row)
+}
+
+// write writes b in one transaction. If b was written already it does nothing.
+func (t *Tables) write(ctx context.Context, b *batch) error {
+	err := t.db.Tx(ctx, func(tx *sqldb.Tx) error {
+		t.statements.Add(2) // BEGIN and COMMIT
+		return (&writer{t, tx, ctx}).write(b)
+	})
+	if sqldb.IsUnique(err) {
+		// Either this batch is there, or another process was first with a visitor.
+		var n int
+		if failed := t.db.Row(ctx, t.sql("SELECT count(*) FROM {batches} WHERE id = ?"), []any{b.id}, &n); failed == nil && n == 1 {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("track: write: %w", err)
+	}
+	return nil
+}
+
+// A writer writes one batch.
+type writer struct {
+	t   *Tables
+	tx  *sqldb.Tx
+	ctx context.Context
+}
+
+func (w *writer) write(b *batch) error {
+	if _, err := w.exec("INSERT INTO {batches} (id, written_at) VALUES (?, ?)", b.id, b.made.UnixMicro()); err != nil {
+		return err
+	}
+	if err := w.t.lockErasing(w.ctx, w.tx, false); err != nil {
+		return err
+	}
+	updates, err := w.notErased(b.updates)
+	if err != nil {
+		return err
+	}
+	visitors, err := w.visitors(updates)
+	if err != nil {
+		return err
+	}
+	c := counts{}
+	var trail, slots, moved table
+	for i, u := range updates {
+		v := visitors[i]
+		v.see(u, w.t.agents.parse(u.agent))
+		if len(u.entries) == 0 {
+			continue
+		}
+		known, in := v.known()
+		if !v.inOrder(u) {
+			if known, in, err = w.around(u); err != nil {
+				return err
+			}
+		}
+		entries, all := v.add(u, known, in, c)
+		for i := range entries {
+			trail.add(entries[i].row(v.id)...)
+		}
+		for _, s := range all {
+			switch row := []any{string(v.id), s.slot, s.prev, bit(v.bot), v.device}; {
+			case !s.stored:
+				slots.add(row...)
+			case s.changed:
+				moved.add(row...)
+			}
+		}
+	}
+	if err := w.storeVisitors(visitors); err != nil {
+		return err
+	}
+	if err := w.insert("trail", trailColumns, trail, ""); err != nil {
+		return err
+	}
+	if err := w.insert("slots", slotColumns, slots, ""); err != nil {
+		return err
+	}
+	if err := w.insert("slots", slotColumns, moved, w.t.onConflict("session, slot", "prev", w.t.given("prev"))); err != nil {
+		return err
+	}
+	return w.count(c)
+}
+
+var (
+	visitorColumns = []string{
+		"session", "user_id", "first_seen", "seen", "requests", "first_addr", "last_addr", "addr_at", "device", "language", "bot",
+		"landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
+	}
+	trailColumns = []string{"session", "at", "kind", "name", "method", "status", "took", "referrer", "detail"}
+	slotColumns  = []string{"session", "slot", "prev", "bot", "device"}
+	countColumns = []string{"kind", "span", "slot", "bot", "name", "n"}
+)
+
+func (v *visitor) row() []any {
+	return []any{
+		string(v.id), v.user, v.first, v.seen, v.requests, v.firstAddr, v.lastAddr, v.addrAt, v.device, v.language, bit(v.bot),
+		v.landing, v.referrer, v.page, v.exit, v.viewed, v.active, v.slot,
+	}
+}
+
+func (v *visitor) scan(scan sqldb.Scan) error {
+	v.stored = true
+	return scan(&v.id, &v.user, &v.first, &v.seen, &v.requests, &v.firstAddr, &v.lastAddr, &v.addrAt, &v.device, &v.language, &v.bot,
+		&v.landing, &v.referrer, &v.page, &v.exit, &v.viewed, &v.active, &v.slot)
+}
+
+func (e *entry) row(id session.ID) []any {
+	return []any{string(id), e.at, e.kind, e.name, e.method, e.status, e.took, e.referrer, e.detail}
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (w *writer) exec(query string, args ...any) (int64, error) {
+	return w.t.exec(w.ctx, w.tx, w.t.sql(query), args...)
+}
+
+func (w *writer) rows(query string, args []any, row func(sqldb.Scan) error) error {
+	return w.t.rows(w.ctx, w.tx, w.t.sql(query), args, row)
+}
+
+// lockErasing keeps batches and erasures apart: a batch that has read that a
+// visitor is not erased must be over when the visitor's rows are deleted. Batches
+// do not wait for each other.
+func (t *Tables) lockErasing(ctx context.Context, tx *sqldb.Tx, alone bool) error {
+	var how string
+	switch {
+	case t.db.Dialect == sqldb.SQLite: // who writes is alone anyway
+		return nil
+	case alone:
+		how = " FOR UPDATE"
+	case t.db.Dialect == sqldb.Postgres:
+		how = " FOR SHARE"
+	default:
+		how = " LOCK IN SHARE MODE"
+	}
+	return t.rows(ctx, tx, t.sql("SELECT id FROM {batches} WHERE id = ''"+how), nil, func(sqldb.Scan) error { return nil })
+}
+
+// notErased returns the updates of visitors that nobody erased.
+func (w *writer) notErased(updates []*update) ([]*update, error) {
+	args := make([]any, len(updates))
+	hashes := make([]string, len(updates))
+	for i, u := range updates {
+		hashes[i] = erasedHash(u.id)
+		args[i] = hashes[i]
+	}
+	erased := map[string]bool{}
+	err := w.rows("SELECT hash FROM {erased} WHERE hash IN ("+marks(len(args))+")", args, func(scan sqldb.Scan) error {
+		var hash string
+		err := scan(&hash)
+		erased[hash] = true
+		return err
+	})
+	if len(erased) == 0 {
+		return updates, err
+	}
+	var rest []*update
+	for i, u := range updates {
+		if !erased[hashes[i]] {
+			rest = append(rest, u)
+		}
+	}
+	return rest, err
+}
+
+func erasedHash(id session.ID) string {
+	h := hashID(id)
+	return hex.EncodeToString(h[:])
+}
+
+// visitors returns the rows of the updates, in their order, locked; new ones for
+// those that have none.
+func (w *writer) visitors(updates []*update) ([]*visitor, error) {
+	list := make([]*visitor, len(updates))
+	if len(updates) == 0 {
+		return list, nil
+	}
+	at := map[session.ID]int{}
+	args := make([]any, len(updates))
+	for i, u := range updates {
+		list[i], at[u.id], args[i] = &visitor{id: u.id}, i, string(u.id)
+	}
+	query := "SELECT " + strings.Join(visitorColumns, ", ") + " FROM {visitors} WHERE session IN (" + marks(len(args)) + ") ORDER BY session"
+	return list, w.rows(query+w.tx.ForUpdate(), args, func(scan sqldb.Scan) error {
+		v := &visitor{}
+		err := v.scan(scan)
+		if i, ok := at[v.id]; ok {
+			list[i] = v
+		}
+		return err
+	})
+}
+
+func (w *writer) storeVisitors(list []*visitor) error {
+	var known, others table
+	for _, v := range list {
+		if v.stored {
+			known.add(v.row()...)
+		} else {
+			others.add(v.row()...)
+		}
+	}
+	if err := w.insert("visitors", visitorColumns, others, ""); err != nil {
+		return err
+	}
+	var pairs []string
+	for _, column := range visitorColumns[1:] {
+		pairs = append(pairs, column, w.t.given(column))
+	}
+	return w.insert("visitors", visitorColumns, known, w.t.onConflict("session", pairs...))
+}
+
+// around returns what the entries of u, which came late, meet: the trail from the
+// last view before them, and the slots from the last before them.
+func (w *writer) around(u *update) (trail []entry, slots []slot, err error) {
+	first := u.entries[0].at
+	for i := range u.entries {
+		first = min(first, u.entries[i].at)
+	}
+	id := string(u.id)
+	err = w.rows(`SELECT at, kind, name FROM {trail} WHERE session = ? AND at >=
+		coalesce((SELECT max(at) FROM {trail} WHERE session = ? AND kind = 0 AND at < ?), ?) ORDER BY at`,
+		[]any{id, id, first, first}, func(scan sqldb.Scan) error {
+			var e entry
+			err := scan(&e.at, &e.kind, &e.name)
+			trail = append(trail, e)
+			return err
+		})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = w.rows(`SELECT slot, prev FROM {slots} WHERE session = ? AND slot >=
+		coalesce((SELECT max(slot) FROM {slots} WHERE session = ? AND slot < ?), ?) ORDER BY slot`,
+		[]any{id, id, slotOf(first), slotOf(first)}, func(scan sqldb.Scan) error {
+			s := slot{stored: true}
+			err := scan(&s.slot, &s.prev)
+			slots = append(slots, s)
+			return err
+		})
+	return trail, slots, err
+}
+
+// count adds c to the table of counts, in the order of its key, so that no two
+// batches wait for each other.
+func (w *writer) count(c counts) error {
+	keys := make([]countKey, 0, len(c))
+	for k, n := range c {
+		if n != 0 {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, countKey.compare)
+	var rows table
+	for _, k := range keys {
+		rows.add(k.kind, k.span, k.slot, bit(k.bot), k.name, c[k])
+	}
+	sum := w.t.table("counts") + ".n + " + w.t.given("n")
+	return w.insert("counts", countColumns, rows, w.t.onConflict("kind, span, slot, bot, name", "n", sum))
+}
+
+// onConflict ends an INSERT: of a row that is there columns are set, pairs of
+// column and value.
+func (t *Tables) onConflict(key string, pairs ...string) string {
+	var sets []string
+	for pair := range slices.Chunk(pairs, 2) {
+		sets = append(sets, pair[0]+" = "+pair[1])
+	}
+	if t.db.Dialect == sqldb.MySQL {
+		return " ON DUPLICATE KEY UPDATE " + strings.Join(sets, ", ")
+	}
+	return " ON CONFLICT (" + key + ") DO UPDATE SET " + strings.Join(sets, ", ")
+}
+
+// given is the value of a column in the row that met another.
+func (t *Tables) given(column string) string {
+	if t.db.Dialect == sqldb.MySQL {
+		return "VALUES(" + column + ")"
+	}
+	return "excluded." + column
+}
+
+// A table is rows to insert, their columns one after the other.
+type table []any
+
+func (t *table) add(row ...any) { *t = append(*t, row...) }
+
+// maxParameters is how many parameters a statement has at most: SQLite takes
+// 32,766.
+const maxParameters = 32_000
+
+// insert inserts rows, in as few statements as there can be. conflict says what
+// to do about rows that are there.
+func (w *writer) insert(name string, columns []string, rows table, conflict string) error {
+	size := maxParameters / len(columns) * len(columns)
+	row := "(" + marks(len(columns)) + ")"
+	for part := range slices.Chunk(rows, size) {
+		n := len(part) / len(columns)
+		query := "INSERT INTO {" + name + "} (" + strings.Join(columns, ", ") + ") VALUES " + strings.Repeat(row+", ", n-1) + row + conflict
+		if _, err := w.exec(query, part...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// marks returns n question marks.
+func marks(n int) string {
+	if n == 0 {
+		return "NULL"
+	}
+	return strings.Repeat("?, ", n-1) + "?"
+}
