@@ -29,6 +29,7 @@ type sized struct {
 	n     int
 	path  string
 	store *sqlite.Store
+	other *sqlite.Store // on the same file, as another process would have it
 
 	loads, between, updates, lists []time.Duration
 	each                           float64 // bytes on disk
@@ -48,7 +49,7 @@ func runSizes(ctx context.Context, r *run, f *figures) (*figures, error) {
 			return nil, err
 		}
 		all = append(all, s)
-		defer func() { s.store.Close() }()
+		defer func() { s.store.Close(); s.other.Close() }()
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for turn := range sizesTurns {
@@ -74,13 +75,18 @@ func (s *sized) make(ctx context.Context, fl *filling, b *bar) error {
 	}
 	s.filled = time.Since(began)
 	s.each = float64(fileSize(s.path)) / float64(s.n)
-	s.store, err = sqlite.Open(ctx, s.path, sqlite.Config{})
+	if s.store, err = sqlite.Open(ctx, s.path, sqlite.Config{}); err != nil {
+		return err
+	}
+	s.other, err = sqlite.Open(ctx, s.path, sqlite.Config{})
 	return err
 }
 
 // measure makes one turn: loads of sessions at random, one after the other; loads
 // and updates by turns; and lists of one user's sessions. A load between updates
 // is what an app does: after each commit SQLite reads pages anew that it had kept.
+// Another process commits before each turn, so that the sessions are read in the
+// file: a store keeps the last ten thousand or so in memory while it is alone.
 func (s *sized) measure(ctx context.Context, fl *filling, rng *rand.Rand) error {
 	load := func(to *[]time.Duration) (*session.Record, error) {
 		id := fl.id(rng.IntN(s.n))
@@ -89,6 +95,9 @@ func (s *sized) measure(ctx context.Context, fl *filling, rng *rand.Rand) error 
 		*to = append(*to, time.Since(began))
 		return rec, err
 	}
+	if _, err := s.other.Update(ctx, fl.record(0), addOne(fl.record(0), fl.now)); err != nil {
+		return err
+	}
 	for range sizesLoads {
 		if _, err := load(&s.loads); err != nil {
 			return err
@@ -96,6 +105,13 @@ func (s *sized) measure(ctx context.Context, fl *filling, rng *rand.Rand) error 
 	}
 	for range sizesUpdates {
 		rec, err := load(&s.between)
+		// A writer that has met another leaves it the lock for a moment after each
+		// commit. These loads outlast that.
+		for range 4 {
+			var unmeasured []time.Duration
+			_, other := load(&unmeasured)
+			err = errors.Join(err, other)
+		}
 		if err != nil {
 			return err
 		}

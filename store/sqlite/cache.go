@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	zs "zombiezen.com/go/sqlite"
 
@@ -149,7 +150,7 @@ func (k *cache) publish(rows []*row, alone func() bool) {
 		case r.now == nil:
 			k.records.delete(r.id)
 		case k.records.get(r.id) != r.now:
-			k.records.put(r.now)
+			k.records.put(compact(r.now))
 		}
 	}
 	k.version, k.fresh = v, true
@@ -171,69 +172,75 @@ func dataVersion(st *zs.Stmt) (v int64, err error) {
 // recent holds records up to a number of bytes. When the young fill half of it
 // they become the old ones, and those that were old before are gone.
 type recent struct {
-	young, old map[session.ID]kept
+	young, old map[session.ID]*session.Record
 	size       int // of young
-}
-
-type kept struct {
-	rec  *session.Record
-	size int
 }
 
 // recentBytes is room for some ten thousand sessions of eight short values.
 const recentBytes = 16 << 20
 
 func (r *recent) clear() {
-	if r.young != nil && len(r.young)+len(r.old) == 0 {
-		return
+	if r.young == nil || len(r.young)+len(r.old) > 0 {
+		r.young, r.old, r.size = make(map[session.ID]*session.Record), nil, 0
 	}
-	r.young, r.old, r.size = make(map[session.ID]kept), nil, 0
 }
 
 func (r *recent) get(id session.ID) *session.Record {
-	if k, ok := r.young[id]; ok {
-		return k.rec
+	if rec := r.young[id]; rec != nil {
+		return rec
 	}
-	k, ok := r.old[id]
-	if !ok {
-		return nil
+	rec := r.old[id]
+	if rec != nil {
+		r.put(rec)
 	}
-	delete(r.old, id)
-	r.add(id, k)
-	return k.rec
+	return rec
 }
 
 func (r *recent) put(rec *session.Record) {
-	// A record shares bytes with the one it came from, so it counts for no less.
-	k := kept{rec, max(recordSize(rec), r.delete(rec.ID))}
-	r.add(rec.ID, k)
-}
-
-func (r *recent) add(id session.ID, k kept) {
-	if r.size+k.size > recentBytes/2 {
-		r.old, r.young, r.size = r.young, make(map[session.ID]kept), 0
+	r.delete(rec.ID)
+	size := recordSize(rec)
+	if r.size+size > recentBytes/2 {
+		r.old, r.young, r.size = r.young, make(map[session.ID]*session.Record), 0
 	}
-	r.young[id] = k
-	r.size += k.size
+	r.young[rec.ID] = rec
+	r.size += size
 }
 
-// delete returns the size of what it removed.
-func (r *recent) delete(id session.ID) int {
-	if k, ok := r.young[id]; ok {
+func (r *recent) delete(id session.ID) {
+	if rec := r.young[id]; rec != nil {
+		r.size -= recordSize(rec)
 		delete(r.young, id)
-		r.size -= k.size
-		return k.size
 	}
-	k := r.old[id]
 	delete(r.old, id)
-	return k.size
 }
 
-// recordSize is about what rec holds in memory.
-func recordSize(rec *session.Record) int {
-	n := 512 + len(rec.ID) + len(rec.User) + len(rec.Agent)
+// recordSize is about what rec holds in memory, its place in a map too.
+func recordSize(rec *session.Record) int { return 512 + 40*len(rec.Values) + textSize(rec) }
+
+func textSize(rec *session.Record) int {
+	n := len(rec.ID) + len(rec.User) + len(rec.Agent)
 	for _, v := range rec.Values {
-		n += 40 + len(v.Key) + len(v.JSON)
+		n += len(v.Key) + len(v.JSON)
 	}
 	return n
+}
+
+// compact returns a copy of rec that shares no bytes with others: a short text
+// may be part of a long one, such as a request, which it would keep in memory.
+func compact(rec *session.Record) *session.Record {
+	buf := make([]byte, 0, textSize(rec))
+	own := func(s string) string {
+		from := len(buf)
+		buf = append(buf, s...)
+		return unsafe.String(unsafe.SliceData(buf[from:]), len(s))
+	}
+	out := *rec
+	out.ID, out.User, out.Agent = session.ID(own(string(rec.ID))), own(rec.User), own(rec.Agent)
+	out.Values = make(session.Values, len(rec.Values))
+	for i, v := range rec.Values {
+		key, from := own(v.Key), len(buf)
+		buf = append(buf, v.JSON...)
+		out.Values[i] = session.Value{Key: key, JSON: buf[from:len(buf):len(buf)]}
+	}
+	return &out
 }

@@ -4,20 +4,22 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	zs "zombiezen.com/go/sqlite"
 )
 
 // The write-ahead log is copied back once this many rows were written since, on
-// a connection of its own while commits go on. What they add meanwhile the
-// writer copies itself after the second number of rows, some 40 MB: only a pass
-// without a commit beside it lets the log begin anew, and without any it reached
-// 315 MB in ten seconds. Making every pass on the commits' path, as SQLite does
-// by default, or the second number smaller, gave a worse p99.
+// a connection of its own while commits go on. Only a pass without a commit
+// beside it lets the log begin anew, and without any it reached 315 MB in ten
+// seconds. So when a pass has found the log to hold this many pages, some 64 MB,
+// the writer makes one more itself: what it still has to copy and to sync is
+// what was committed during the other. Making every pass on the commits' path, as
+// SQLite does by default, gave a worse p99.
 var (
-	checkpointRows = 1_000
-	checkpointMust = 10_000
+	checkpointRows  = 1_000
+	checkpointPages = int64(16_000)
 )
 
 // A checkpointer copies the write-ahead log back into the file.
@@ -27,12 +29,13 @@ type checkpointer struct {
 	logger *slog.Logger
 	wake   chan struct{}
 	ended  chan struct{}
-	failed time.Time // when that was last logged
+	failed time.Time    // when that was last logged
+	pages  atomic.Int64 // in the log, as a pass found them that has just ended, or 0
 
 	// These are the writer's.
 
-	rows int // written since the last background pass began
-	must int // written since the log began anew
+	rows int   // written since the last background pass began
+	must int64 // so many pages make the next pass the writer's
 }
 
 func newCheckpointer(ctx context.Context, c *zs.Conn, w *writer, logger *slog.Logger) (*checkpointer, error) {
@@ -50,7 +53,7 @@ func (l *checkpointer) start() {
 	go func() {
 		defer close(l.ended)
 		for range l.wake {
-			l.report(run(l.pass))
+			l.report(l.beside())
 		}
 	}()
 }
@@ -66,25 +69,33 @@ func (l *checkpointer) stop() error {
 // makes a pass on the writer's connection, with the writers of other processes
 // held off.
 func (l *checkpointer) wrote(rows int, full *zs.Stmt) {
-	l.rows += rows
-	l.must += rows
-	switch {
-	case l.must >= checkpointMust:
-		l.must, l.rows = 0, 0
-		row, err := full.Step()
-		if err != nil || row && full.ColumnInt(0) != 0 {
-			// A writer or a slow reader elsewhere. Nothing is lost: the log grows,
-			// and the passes beside tell if that has another reason.
-			l.must = checkpointMust / 2
-		}
-		full.Reset()
-	case l.rows >= checkpointRows:
+	switch pages := l.pages.Swap(0); {
+	case pages <= 0: // none has ended, or another process makes one
+	case pages < checkpointPages:
+		l.must = checkpointPages
+	case pages >= l.must:
+		// The log may go on even so, for a writer or a slow reader elsewhere.
+		l.must = pages + checkpointPages/2
+		// Its error is left to the passes beside: they meet it too if it lasts.
+		_ = run(full)
+	}
+	if l.rows += rows; l.rows >= checkpointRows {
 		l.rows = 0
 		select {
 		case l.wake <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// beside makes a pass while commits go on.
+func (l *checkpointer) beside() error {
+	_, err := l.pass.Step()
+	if err != nil {
+		return err
+	}
+	l.pages.Store(l.pass.ColumnInt64(1))
+	return l.pass.Reset()
 }
 
 // report logs a failed pass, once a minute. Nothing is lost by it: the log holds
