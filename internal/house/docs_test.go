@@ -101,7 +101,7 @@ func TestSettingsInDocumentsAreTaken(t *testing.T) {
 			if err := os.WriteFile(file, []byte(block), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := app.New(app.Options{File: file}, modules.Session); err != nil {
+			if _, err := app.New(app.Options{File: file}, modules.Login); err != nil {
 				t.Errorf("%s: %v in\n%s", path, err, block)
 			}
 		}
@@ -222,30 +222,35 @@ func TestMakeTargetsInDocumentsExist(t *testing.T) {
 var tableMarks = regexp.MustCompile(`(?s)(<!-- settings of (\w+) -->\n)(.*?)(<!-- end -->)`)
 
 func TestTheSettingsInTheGuideAreThoseOfTheCode(t *testing.T) {
-	const path = root + "/docs/session-guide.md"
-	a, err := app.New(app.Options{}, modules.Session)
+	a, err := app.New(app.Options{}, modules.Login)
 	if err != nil {
 		t.Fatal(err)
 	}
-	structs := map[string]any{"server": app.ServerConfig{}, "database": modules.DatabaseConfig{}, "session": modules.SessionConfig{}}
-	text := read(t, path)
-	tables := 0
-	want := tableMarks.ReplaceAllStringFunc(text, func(old string) string {
-		m := tableMarks.FindStringSubmatch(old)
-		tables++
-		return m[1] + settingsTable(a, m[2], structs[m[2]]) + m[4]
-	})
-	if tables == 0 {
-		t.Fatal("the guide has no table of settings")
+	structs := map[string]any{
+		"server": app.ServerConfig{}, "database": modules.DatabaseConfig{}, "session": modules.SessionConfig{},
+		"keys": modules.KeysConfig{}, "login": modules.LoginConfig{},
 	}
-	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
+	for _, guide := range []string{"session-guide.md", "login-guide.md"} {
+		path := root + "/docs/" + guide
+		text := read(t, path)
+		tables := 0
+		want := tableMarks.ReplaceAllStringFunc(text, func(old string) string {
+			m := tableMarks.FindStringSubmatch(old)
+			tables++
+			return m[1] + settingsTable(a, m[2], structs[m[2]]) + m[4]
+		})
+		if tables == 0 {
+			t.Fatalf("%s has no table of settings", guide)
 		}
-		return
-	}
-	if text != want {
-		t.Error("the settings in docs/session-guide.md are not those of the code; run make docs")
+		if *update {
+			if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if text != want {
+			t.Errorf("the settings in docs/%s are not those of the code; run make docs", guide)
+		}
 	}
 }
 

@@ -19,13 +19,17 @@ var packages = map[string][]string{
 	"store/memory":        {"session"},
 	"store/sqlite":        {"session", "internal/sqlstore"},
 	"store/postgres":      {"session", "internal/sqlstore"},
-	"store/mysql":         {"session", "internal/sqlstore"},
+	"store/mysql":         {"session", "internal/sqlstore", "internal/mysqlurl"},
 	"store/redis":         {"session"},
 	"store/storetest":     {"session"},
 	"internal/sqlstore":   {"session"},
+	"internal/sqldb":      {"internal/mysqlurl"},
+	"internal/mysqlurl":   {},
 	"internal/ops":        {"session", "store/sqlite"},
+	"keyring":             {},
+	"login":               {"session", "keyring", "internal/sqldb", "internal/sqlstore"},
 	"app":                 {},
-	"modules":             {"app", "session", "store/memory", "store/sqlite", "store/postgres", "store/mysql", "store/redis", "internal/ops"},
+	"modules":             {"app", "session", "store/memory", "store/sqlite", "store/postgres", "store/mysql", "store/redis", "internal/ops", "keyring", "login"},
 }
 
 func TestAPackageImportsOnlyWhatItMay(t *testing.T) {
