@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
+	"github.com/crumb-go/crumb/internal/mysqlurl"
 	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/session"
 )
@@ -144,7 +145,7 @@ func (s *Store) Close() error {
 
 // connect makes a pool for the server at url. It does not connect yet.
 func connect(url string, logger *slog.Logger) (*sql.DB, error) {
-	cfg, maxConns, err := parseURL(url)
+	cfg, maxConns, err := mysqlurl.Parse(url)
 	if err != nil {
 		return nil, fmt.Errorf("mysql: %w", err)
 	}

@@ -1,4 +1,4 @@
-package mysql_test
+package mysql
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 	driver "github.com/go-sql-driver/mysql"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/internal/sqlstore/sqltest"
 	"github.com/crumb-go/crumb/session"
-	"github.com/crumb-go/crumb/store/mysql"
 	"github.com/crumb-go/crumb/store/storetest"
 )
 
@@ -28,9 +28,9 @@ func TestStore(t *testing.T) {
 // their statements, unless the app says otherwise.
 func TestStoreOverAPoolOfTheApp(t *testing.T) {
 	e := engine(t)
-	pool := connect(t, e.URL)
+	pool := connectApp(t, e.URL)
 	e.Open = func(ctx context.Context, _, prefix string, logger *slog.Logger) (sqltest.Store, error) {
-		return mysql.New(ctx, pool, mysql.Config{TablePrefix: prefix, Logger: logger})
+		return New(ctx, pool, Config{TablePrefix: prefix, Logger: logger})
 	}
 	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
 }
@@ -47,21 +47,34 @@ func engine(t testing.TB) *sqltest.Engine {
 	return &sqltest.Engine{
 		URL: url,
 		Open: func(ctx context.Context, url, prefix string, logger *slog.Logger) (sqltest.Store, error) {
-			return mysql.Open(ctx, url, mysql.Config{TablePrefix: prefix, Logger: logger})
+			return Open(ctx, url, Config{TablePrefix: prefix, Logger: logger})
 		},
 		Apply: func(ctx context.Context, url, prefix string) error {
-			return mysql.ApplySchema(ctx, url, mysql.Config{TablePrefix: prefix})
+			return ApplySchema(ctx, url, Config{TablePrefix: prefix})
 		},
 		Connect: func(ctx context.Context, url string) (func(string) ([]string, error), func(), error) {
-			return dial(ctx, connect(t, url))
+			return dial(ctx, connectApp(t, url))
 		},
 		LockedRequests: 4,
-		Quote:          "`",
+		Dialect:        dialect,
+		DB: func(ctx context.Context, url string) (sqlstore.DB, func(), error) {
+			pool, err := connect(url, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return nil, nil, err
+			}
+			return db{pool: pool, readCommitted: true}, func() { pool.Close() }, nil
+		},
+		Bytes:      func(text string) string { return text },
+		Explain:    "EXPLAIN FORMAT=JSON",
+		Scans:      `"table_name": "(%ssessions|s)",\s*"access_type": "(ALL|index)",\s*"rows"`,
+		Index:      `"key": "%s"`,
+		PrimaryKey: "PRIMARY",
+		Analyze:    "TABLE ",
 	}
 }
 
-// connect returns a pool as an app makes it.
-func connect(t testing.TB, url string) *sql.DB {
+// connectApp returns a pool as an app makes it.
+func connectApp(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	u, err := neturl.Parse(url)
 	if err != nil {
@@ -97,9 +110,17 @@ func dial(ctx context.Context, pool *sql.DB) (query func(string) ([]string, erro
 			return nil, err
 		}
 		defer rows.Close()
+		names, err := rows.Columns()
+		if err != nil {
+			return nil, err
+		}
+		var first sql.NullString
+		dest := []any{&first}
+		for range len(names) - 1 {
+			dest = append(dest, new(any))
+		}
 		for rows.Next() {
-			var first sql.NullString
-			if err := rows.Scan(&first); err != nil {
+			if err := rows.Scan(dest...); err != nil {
 				return nil, err
 			}
 			column = append(column, first.String)

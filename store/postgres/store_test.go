@@ -1,4 +1,4 @@
-package postgres_test
+package postgres
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/internal/sqlstore/sqltest"
 	"github.com/crumb-go/crumb/session"
-	"github.com/crumb-go/crumb/store/postgres"
 	"github.com/crumb-go/crumb/store/storetest"
 )
 
@@ -45,14 +45,26 @@ func engine(t testing.TB) *sqltest.Engine {
 	return &sqltest.Engine{
 		URL: url,
 		Open: func(ctx context.Context, url, prefix string, logger *slog.Logger) (sqltest.Store, error) {
-			return postgres.Open(ctx, url, postgres.Config{TablePrefix: prefix, Logger: logger})
+			return Open(ctx, url, Config{TablePrefix: prefix, Logger: logger})
 		},
 		Apply: func(ctx context.Context, url, prefix string) error {
-			return postgres.ApplySchema(ctx, url, postgres.Config{TablePrefix: prefix})
+			return ApplySchema(ctx, url, Config{TablePrefix: prefix})
 		},
 		Connect:        dial,
 		LockedRequests: 2,
-		Quote:          `"`,
+		Dialect:        dialect,
+		DB: func(ctx context.Context, url string) (sqlstore.DB, func(), error) {
+			pool, err := connect(ctx, url)
+			if err != nil {
+				return nil, nil, err
+			}
+			return db{pool}, pool.Close, nil
+		},
+		Bytes:      func(text string) string { return "convert_to(" + text + ", 'UTF8')" },
+		Explain:    "EXPLAIN",
+		Scans:      `Seq Scan on %ssessions`,
+		Index:      `(Index|Index Only|Bitmap Index) Scan (Backward )?(using|on) %s\b`,
+		PrimaryKey: "sessions_pkey",
 	}
 }
 

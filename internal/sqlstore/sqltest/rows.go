@@ -187,14 +187,14 @@ func brokenRow(t *testing.T, e *Engine) {
 	create(t, st, visitor(1), visitor(2))
 	for _, broken := range []string{
 		"secret = 'short'", "old_secret = 'short'", "addr = 'nowhere'",
-		e.Quote + "values" + e.Quote + ` = '{"a":'`,
+		e.Dialect.Quote + "values" + e.Dialect.Quote + ` = '{"a":'`,
 	} {
 		column, _, _ := strings.Cut(broken, " ")
 		e.Query(t, fmt.Sprintf("UPDATE %ssessions SET %s WHERE id = '%s'", prefix, broken, id(1)))
 		_, errLoad := st.Load(t.Context(), id(1))
 		_, errUpdate := st.Update(t.Context(), bare(1), add())
 		for _, err := range []error{errLoad, errUpdate} {
-			if !has(err, string(id(1)), strings.Trim(column, e.Quote)) || errors.Is(err, session.ErrUnknown) {
+			if !has(err, string(id(1)), strings.Trim(column, e.Dialect.Quote)) || errors.Is(err, session.ErrUnknown) {
 				t.Errorf("%s: %v", broken, err)
 			}
 		}

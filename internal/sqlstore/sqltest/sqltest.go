@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/session"
 )
 
@@ -43,8 +44,18 @@ type Engine struct {
 	// which commits.
 	LockedRequests int
 
-	// Quote stands around names.
-	Quote string
+	Dialect *sqlstore.Dialect
+	DB      func(ctx context.Context, url string) (db sqlstore.DB, close func(), err error)
+
+	// Bytes makes bytes of an expression that is a text.
+	Bytes func(text string) string
+
+	// Explain before a statement asks for its plan. Scans and Index are patterns: of
+	// a plan that reads all sessions, and of one that uses an index, each with the
+	// prefix or the name in place of %s. PrimaryKey is the end of the name of that.
+	Explain, Scans, Index, PrimaryKey string
+
+	Analyze string // follows ANALYZE
 }
 
 var prefixes atomic.Int64
