@@ -1,0 +1,121 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// openSQLite opens a file that the session store may have open too: both are the
+// same engine, so that closing one does not drop the locks of the other.
+func openSQLite(ctx context.Context, raw string) (*DB, error) {
+	path, err := sqlitePath(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := createFile(path); err != nil {
+		return nil, err
+	}
+	// An absolute path with three slashes is a URI that SQLite takes everywhere.
+	slashed := "/" + strings.TrimPrefix(filepath.ToSlash(path), "/")
+	query := url.Values{"_pragma": {
+		"busy_timeout(0)",   // again() waits, and ends with the context
+		"foreign_keys(1)",   //
+		"synchronous(FULL)", // a password that was changed stays so after a power cut
+	}}
+	conns, err := sql.Open("sqlite", "file://"+(&url.URL{Path: slashed}).EscapedPath()+"?"+query.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
+	}
+	n := max(4, min(16, 2*runtime.GOMAXPROCS(0)))
+	conns.SetMaxOpenConns(n)
+	conns.SetMaxIdleConns(n)
+	db, err := New(conns, SQLite)
+	if err == nil {
+		err = db.startLog(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), conns.Close())
+	}
+	return db, nil
+}
+
+// startLog turns the write-ahead log on, which stays in the file.
+func (db *DB) startLog(ctx context.Context) error {
+	var mode string
+	if err := db.Row(ctx, "PRAGMA journal_mode = wal", nil, &mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("it cannot use a write-ahead log (journal mode %q): is it on a network file system, or read-only?", mode)
+	}
+	return nil
+}
+
+// openMemory opens a database that only this DB sees.
+func openMemory() (*DB, error) {
+	conns, err := sql.Open("sqlite", "file::memory:?_pragma=foreign_keys(1)")
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: open memory: %w", err)
+	}
+	conns.SetMaxOpenConns(1) // each connection would have a database of its own
+	conns.SetMaxIdleConns(1)
+	return New(conns, SQLite)
+}
+
+// sqlitePath returns the absolute path of the file that raw names.
+func sqlitePath(raw string) (string, error) {
+	rest := strings.TrimPrefix(raw, "sqlite:")
+	if name, query, ok := strings.Cut(rest, "?"); ok {
+		param, _, _ := strings.Cut(query, "=")
+		return "", fmt.Errorf("sqlite:%s: unknown parameter %q; a SQLite URL takes none", name, param)
+	}
+	// sqlite://name.db means the file name.db: SQLite has no hosts.
+	path, err := url.PathUnescape(strings.TrimPrefix(rest, "//"))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: %w; write %%25 for a percent sign", raw, err)
+	case path == "" || path == ":memory:":
+		return "", errors.New("sqlite: the URL names no file; write sqlite:crumb.db, or memory: for tables that end with the process")
+	case strings.Contains(path, "\x00"):
+		return "", fmt.Errorf("sqlite: the path %q holds a zero byte", path)
+	}
+	return filepath.Abs(path)
+}
+
+// createFile makes an empty file that only its owner can read, whatever the umask
+// is. The file gets its name when its descriptor is closed: POSIX drops all locks
+// of a process on a file when it closes any descriptor of that file.
+func createFile(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".crumb-*") // mode 0600
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("sqlite: open %s: the directory %s does not exist; create it first", path, dir)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("sqlite: open %s: the directory %s is not writable, which the file and its -wal and -shm need: %w", path, dir, err)
+	case err != nil:
+		return fmt.Errorf("sqlite: create %s: %w", path, err)
+	}
+	if err = f.Close(); err == nil {
+		if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+			err = nil // another process was faster
+		}
+	}
+	if err := errors.Join(err, os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("sqlite: create %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package login
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// A hasher computes hashes of passwords, a few at a time: each takes 19 MiB.
+type hasher struct {
+	all       queue // a place for each hash under way
+	strangers queue // as many places, but for a third, which known devices keep
+
+	counted func(cost) // of tests: called before each hash
+}
+
+// slots is how many hashes are computed at once: enough for all processors, few
+// enough that their memory stays below 320 MiB.
+func slots() int { return min(2*runtime.GOMAXPROCS(0), 16) }
+
+func newHasher() *hasher {
+	n := slots()
+	return &hasher{all: newQueue(n), strangers: newQueue(n - (n+2)/3)}
+}
+
+func (h *hasher) count(c cost) {
+	if h.counted != nil {
+		h.counted(c)
+	}
+}
+
+// acquire waits for a place, for a second at most, and returns what gives it back,
+// or a [*Throttled]. known is for those who have shown that they are no stranger:
+// however many strangers come, they find a place.
+func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxWait, errBusy)
+	defer cancel()
+	if known {
+		return h.all.enter(ctx)
+	}
+	leave, err := h.strangers.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leaveAll, err := h.all.enter(ctx)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { leaveAll(); leave() }, nil
+}
+
+const maxWait = time.Second
+
+// errBusy says that there was no place in time. What is asked of those who get
+// it is longer than what they waited, so that their number goes down.
+var errBusy = &Throttled{After: 2 * time.Second}
+
+// A queue lets in so many at once and lets a few more wait.
+type queue struct {
+	places  chan struct{}
+	waiting *atomic.Int32
+}
+
+// maxWaiting for each place: more of them would not have their turn in time.
+const maxWaiting = 16
+
+func newQueue(places int) queue {
+	return queue{places: make(chan struct{}, places), waiting: new(atomic.Int32)}
+}
+
+func (q queue) enter(ctx context.Context) (leave func(), err error) {
+	leave = func() { <-q.places }
+	select {
+	case q.places <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	defer q.waiting.Add(-1)
+	if int(q.waiting.Add(1)) > maxWaiting*cap(q.places) {
+		return nil, errBusy
+	}
+	select {
+	case q.places <- struct{}{}:
+		return leave, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
