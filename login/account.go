@@ -1,7 +1,6 @@
 package login
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -137,23 +136,16 @@ func (l *Login) deleteAccount(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	in := session.From(r).Info()
+	id := session.From(r).ID()
 	err := l.users.(Deleter).Delete(r.Context(), u.ID)
 	if err == nil {
-		_, err = l.cfg.Sessions.RevokeUser(context.WithoutCancel(r.Context()), u.ID, in.ID)
+		err = l.endAll(r, u)
 	}
 	if err != nil {
 		l.unavailable(w, r, err)
 		return
 	}
-	s := session.From(r)
-	s.SignOut()
-	if err := s.Commit(context.WithoutCancel(r.Context())); err != nil && !over(err) {
-		l.unavailable(w, r, err)
-		return
-	}
-	v.is(nil)
-	l.tell(r, AuditEntry{Event: AuditUserDeleted, Result: AuditOK, UserID: u.ID, Name: u.Name, Session: in.ID})
+	l.tell(r, AuditEntry{Event: AuditUserDeleted, Result: AuditOK, UserID: u.ID, Name: u.Name, Session: id})
 	w.Header().Set("Clear-Site-Data", `"cache"`)
 	l.message(w, r, http.StatusOK, Page{Title: "Your account is deleted", Notice: "You are signed out everywhere. What the account was is gone."})
 }

@@ -121,18 +121,28 @@ func (l *Login) reset(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	case err == nil:
-		_, err = l.cfg.Sessions.RevokeUser(context.WithoutCancel(r.Context()), u.ID)
+		err = l.endAll(r, u)
 	}
 	if err != nil {
 		l.throttledOrDown(w, r, err)
 		return
 	}
 	l.tell(r, AuditEntry{Event: AuditReset, Result: AuditOK, UserID: u.ID, Name: u.Name})
-	s := session.From(r)
-	if s.User() == u.ID {
-		s.SignOut() // of the session that ended just now
-		visitOf(r, "a reset").is(nil)
-	}
-	notice.Set(s, "Your new password is set. Sign in with it.")
+	notice.Set(session.From(r), "Your new password is set. Sign in with it.")
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
+}
+
+// endAll ends the sessions of u, first that of the request if it is one of them: what
+// is kept from here on is a new visitor's.
+func (l *Login) endAll(r *http.Request, u *User) error {
+	ctx, s := context.WithoutCancel(r.Context()), session.From(r)
+	if s.User() == u.ID {
+		s.SignOut()
+		if err := s.Commit(ctx); err != nil && !over(err) {
+			return err
+		}
+		visitOf(r, "the end of all sessions").is(nil)
+	}
+	_, err := l.cfg.Sessions.RevokeUser(ctx, u.ID)
+	return err
 }

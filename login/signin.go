@@ -221,16 +221,17 @@ func (l *Login) sessionsOf(ctx context.Context, user string) (list []session.Inf
 
 // signOut ends the session. That of a request that finds it ended is as good.
 func (l *Login) signOut(w http.ResponseWriter, r *http.Request) {
-	s := session.From(r)
-	in := s.Info()
+	s, v := session.From(r), visitOf(r, "the sign-out")
+	u, _ := v.who(r)
+	id := s.ID()
 	s.SignOut()
 	if err := s.Commit(r.Context()); err != nil && !over(err) {
 		l.unavailable(w, r, err)
 		return
 	}
-	visitOf(r, "the sign-out").is(nil)
-	if in.User != "" {
-		l.tell(r, AuditEntry{Event: AuditSignOut, Result: AuditOK, UserID: in.User, Session: in.ID})
+	v.is(nil)
+	if u != nil {
+		l.tell(r, AuditEntry{Event: AuditSignOut, Result: AuditOK, UserID: u.ID, Name: u.Name, Session: id})
 	}
 	// "cookies" would also clear the cookie by which this browser is known.
 	w.Header().Set("Clear-Site-Data", `"cache"`)
