@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -156,12 +157,60 @@ func (s *Store) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// The client queues commands for a connection, and while the queue is full it does
+// not look at contexts. So once this many calls wait, or were given up since the
+// last answer, the others wait in goroutines of their own, which may stay behind
+// until the connection is known to be dead.
+const (
+	waitingDirectly = 512 // of 1024 places in the queue
+	waitingBehind   = 4096
+)
+
 // send sends one command.
 func (s *Store) send(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
-	return s.client.Do(ctx, cmd)
+	return patiently(s, ctx, func() rueidis.RedisResult {
+		return s.client.Do(ctx, cmd)
+	}, rueidis.NewErrorResult)
 }
 
 // sendAll sends many commands together.
 func (s *Store) sendAll(ctx context.Context, cmds []rueidis.Completed) []rueidis.RedisResult {
-	return s.client.DoMulti(ctx, cmds...)
+	return patiently(s, ctx, func() []rueidis.RedisResult {
+		return s.client.DoMulti(ctx, cmds...)
+	}, func(err error) []rueidis.RedisResult {
+		return slices.Repeat([]rueidis.RedisResult{rueidis.NewErrorResult(err)}, len(cmds))
+	})
+}
+
+// patiently calls send, but returns when ctx is done even if send does not.
+func patiently[T any](s *Store, ctx context.Context, send func() T, failed func(error) T) T {
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1)+s.abandoned.Load() <= waitingDirectly {
+		res := send()
+		if ctx.Err() != nil {
+			s.abandoned.Add(1)
+		} else if s.abandoned.Load() != 0 {
+			s.abandoned.Store(0)
+		}
+		return res
+	}
+	select {
+	case s.behind <- struct{}{}:
+	case <-ctx.Done():
+		return failed(ctx.Err())
+	}
+	done := make(chan T, 1)
+	go func() {
+		done <- send()
+		<-s.behind
+	}()
+	select {
+	case res := <-done:
+		if ctx.Err() == nil {
+			s.abandoned.Store(0)
+		}
+		return res
+	case <-ctx.Done():
+		return failed(ctx.Err())
+	}
 }

@@ -37,6 +37,10 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 	return out, err
 }
 
+// endsAtOnce is how many connections the ends of sessions may take. As many come at
+// a time when a user's sessions are revoked.
+const endsAtOnce = 64
+
 // runSurely runs a script and waits until all replicas that are connected to the
 // node have what it wrote. Replicas confirm what came over one connection, and it
 // blocks meanwhile, so it is one that nobody else uses.
@@ -44,29 +48,46 @@ func (s *Store) runSurely(ctx context.Context, sc *script, key string, args ...s
 	if s.cfg.ReplicaWait < 0 {
 		return s.run(ctx, sc, key, args...)
 	}
-	select {
-	case s.ends <- struct{}{}:
-		defer func() { <-s.ends }()
-	case <-ctx.Done():
-		return rueidis.RedisMessage{}, ctx.Err()
-	}
-	return s.again(ctx, func() (msg rueidis.RedisMessage, err error) {
-		client := s.client
-		// A connection of one's own does not follow a slot to another node.
-		for range 4 {
-			asking := client != s.client
-			err = client.Dedicated(func(own rueidis.DedicatedClient) error {
-				msg, err = s.confirmed(ctx, own, asking, sc, key, args)
-				return err
-			})
-			next := s.redirected(err)
-			if next == nil {
-				break
-			}
-			client = next
+	return s.again(ctx, func() (rueidis.RedisMessage, error) {
+		select {
+		case s.ends <- struct{}{}:
+		case <-ctx.Done():
+			return rueidis.RedisMessage{}, ctx.Err()
 		}
-		return msg, err
+		type result struct {
+			msg rueidis.RedisMessage
+			err error
+		}
+		done := make(chan result, 1)
+		go func() { // the client does not look at ctx while it makes the connection
+			msg, err := s.runOwn(ctx, sc, key, args)
+			<-s.ends
+			done <- result{msg, err}
+		}()
+		select {
+		case r := <-done:
+			return r.msg, r.err
+		case <-ctx.Done():
+			return rueidis.RedisMessage{}, sorted(ctx.Err())
+		}
 	})
+}
+
+// runOwn runs a script on a connection of its own, which does not follow the key to
+// another node by itself.
+func (s *Store) runOwn(ctx context.Context, sc *script, key string, args []string) (msg rueidis.RedisMessage, err error) {
+	client := s.client
+	for range 4 {
+		asking := client != s.client
+		err = client.Dedicated(func(own rueidis.DedicatedClient) error {
+			msg, err = s.confirmed(ctx, own, asking, sc, key, args)
+			return err
+		})
+		if client = s.redirected(err); client == nil {
+			break
+		}
+	}
+	return msg, err
 }
 
 // redirected returns the node that err points to, or nil.

@@ -62,7 +62,7 @@ func Inspect(ctx context.Context, url string, cfg Config, now func() time.Time) 
 		in.Nodes = append(in.Nodes, inspectNode(ctx, addr, c, now))
 	}
 	slices.SortFunc(in.Nodes, func(a, b Node) int { return strings.Compare(a.Addr, b.Addr) })
-	s := &Store{client: client, cfg: cfg}
+	s := newStore(client, cfg)
 	for shard := range uint32(shards) {
 		key := s.allKey(shard)
 		msg, err := s.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Zcard().Key(key).Build() })

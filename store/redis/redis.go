@@ -80,6 +80,10 @@ type Store struct {
 	cfg    Config
 	ends   chan struct{} // a slot for each end of a session under way
 	sweeps atomic.Uint32 // the shard where Sweep goes on
+
+	waiting   atomic.Int64  // calls under way
+	abandoned atomic.Int64  // calls given up since the last answer
+	behind    chan struct{} // a slot for each that waits in a goroutine of its own
 }
 
 var (
@@ -133,11 +137,15 @@ func New(ctx context.Context, client rueidis.Client, cfg Config) (*Store, error)
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	s := &Store{client: client, cfg: cfg, ends: make(chan struct{}, 64)}
+	s := newStore(client, cfg)
 	if err := s.checkEviction(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+func newStore(client rueidis.Client, cfg Config) *Store {
+	return &Store{client: client, cfg: cfg, ends: make(chan struct{}, endsAtOnce), behind: make(chan struct{}, waitingBehind)}
 }
 
 // Close ends the connections that Open made. Later calls of the other methods
