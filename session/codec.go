@@ -103,7 +103,7 @@ func decodeFor[T any](s *Session, key string, raw json.RawMessage) (v T, ok bool
 	}
 	v, err := decode[T](raw)
 	if err != nil {
-		s.m.undecodable(s.r.Context(), key, err)
+		s.m.undecodable(s.ctx, key, err)
 		var zero T
 		return zero, false
 	}

@@ -256,3 +256,9 @@ func TestTheIDOfANewTokenIsACopy(t *testing.T) {
 		t.Error("the ID shares the token's memory")
 	}
 }
+
+func TestARequestCostsOneAllocationOfTheSizeSaid(t *testing.T) {
+	if size := unsafe.Sizeof(requestState{}); size > 512 {
+		t.Errorf("%d bytes: the next size that the runtime has is 576", size)
+	}
+}

@@ -71,9 +71,9 @@ func (s *Session) settle() (out settlement) {
 func (s *Session) finish() {
 	id, events, err := s.finishLocked()
 	if err != nil {
-		s.m.cfg.Logger.ErrorContext(s.r.Context(), "session: a change made after the first byte of the response is lost", "id", id, "err", err)
+		s.m.cfg.Logger.ErrorContext(s.ctx, "session: a change made after the first byte of the response is lost", "id", id, "err", err)
 	}
-	s.m.emit(s.r.Context(), events...)
+	s.m.emit(s.ctx, events...)
 }
 
 func (s *Session) finishLocked() (id ID, events []Event, err error) {
@@ -93,7 +93,7 @@ func (s *Session) commitRest() (events []Event, err error) {
 	if p == nil {
 		return nil, nil
 	}
-	if err = s.commit(s.r.Context(), true, nil); s.late && err == s.err {
+	if err = s.commit(s.ctx, true, nil); s.late && err == s.err {
 		err = nil
 	}
 	events = p.events
@@ -206,7 +206,7 @@ func (s *Session) loseToken(ops *[]Op, one bool) error {
 		if !one {
 			return ErrAnswered
 		}
-		s.m.cfg.Logger.WarnContext(s.r.Context(), "session: a renewal after the first byte of the response is dropped", "id", s.id())
+		s.m.cfg.Logger.WarnContext(s.ctx, "session: a renewal after the first byte of the response is dropped", "id", s.id())
 	}
 	return nil
 }
@@ -435,12 +435,12 @@ func (s *Session) seen() {
 	s.settled(err)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrStale) {
 		m.claims.release(key)
-		m.cfg.Logger.WarnContext(s.r.Context(), "session: the time of the visit was not written; the next request tries again", "id", rec.ID, "err", err)
+		m.cfg.Logger.WarnContext(s.ctx, "session: the time of the visit was not written; the next request tries again", "id", rec.ID, "err", err)
 	}
 }
 
 func (s *Session) sendSeen(now time.Time) error {
-	ctx := s.m.callFor(&s.call, s.r.Context(), true)
+	ctx := s.m.callFor(&s.call, s.ctx, true)
 	defer s.called(ctx)
 	if !s.came && !s.raise {
 		return s.m.touch(ctx, []Touch{{s.rec.ID, now}})

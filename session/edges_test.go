@@ -228,3 +228,37 @@ func TestAClientThatLeftSaysNothingAboutTheStore(t *testing.T) {
 		t.Error(w.log.String())
 	}
 }
+
+// Some middleware shows the one around it what the handler's request became.
+func TestARequestThatIsCopiedOverTheOneItCameFromStillHasItsContext(t *testing.T) {
+	type key struct{}
+	w := newWorld(t, session.Config{})
+	outer := w.browser().request()
+	outer = outer.WithContext(context.WithValue(outer.Context(), key{}, "kept"))
+	serve(w.Handler(page(func(s *session.Session, _ http.ResponseWriter, r *http.Request) {
+		*outer = *r
+		hits.Add(s, 1)
+	})), outer)
+	if got := outer.Context().Value(key{}); got != "kept" || outer.Context().Err() != nil {
+		t.Errorf("%v, %v", got, outer.Context().Err())
+	}
+	if got := hits.Get(session.From(outer)); got != 1 {
+		t.Errorf("the counter is %d", got)
+	}
+}
+
+func TestATouchIsDueByTheTimeTheRequestCame(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	b := w.browser()
+	b.visit(func(s *session.Session) { s.SignIn("ann") })
+	b.visit(func(*session.Session) {})
+	w.store.forget()
+	b.visit(func(*session.Session) { w.clock.advance(2 * time.Minute) })
+	if n := w.store.writes(); n != 0 {
+		t.Errorf("a request that began within the interval made %d writes", n)
+	}
+	b.visit(func(*session.Session) {})
+	if n := w.store.writes(); n != 1 {
+		t.Errorf("the next one made %d writes, want 1", n)
+	}
+}

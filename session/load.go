@@ -30,7 +30,7 @@ func (s *Session) open() error {
 		m.reject(r, "", "malformed")
 		return nil
 	}
-	ctx := m.callFor(&s.call, r.Context(), false)
+	ctx := m.callFor(&s.call, s.ctx, false)
 	defer ctx.done()
 	rec, err := m.load(ctx, id)
 	switch {
@@ -71,7 +71,7 @@ func (s *Session) judge(rec *Record, secret Hash, now time.Time) {
 	case !rec.SignedIn.IsZero() && now.Before(rec.SignedIn.Add(lateFor)):
 		s.late, s.err, s.was = true, ErrStale, rec
 	case former:
-		m.emit(r.Context(), Event{Kind: EventReused, Info: rec.Info})
+		m.emit(s.ctx, Event{Kind: EventReused, Info: rec.Info})
 	default:
 		m.reject(r, rec.ID, "unknown")
 	}

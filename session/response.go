@@ -45,13 +45,13 @@ func (m *Manager) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 	rs := new(requestState)
 	rs.response.ResponseWriter = w
 	s := &rs.response.s
-	s.m, s.r = m, r
+	s.m, s.r, s.ctx = m, r, r.Context()
 	if err := s.open(); err != nil {
 		level := slog.LevelError
-		if r.Context().Err() != nil { // the client left; that says nothing about the store
+		if s.ctx.Err() != nil { // the client left; that says nothing about the store
 			level = slog.LevelDebug
 		}
-		m.cfg.Logger.Log(r.Context(), level, "session: the store does not answer", "err", err)
+		m.cfg.Logger.Log(s.ctx, level, "session: the store does not answer", "err", err)
 		if !optional {
 			m.cfg.OnError(w, r, err)
 			return
@@ -68,11 +68,12 @@ func (m *Manager) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 // loaded, no cookie is sent, and only [Session.Commit], [Key.Update] and
 // [Key.Take] write. It is what package sessiontest makes requests with.
 func (m *Manager) Attach(r *http.Request) *http.Request {
-	s := &Session{m: m, r: r}
+	s := &Session{m: m, r: r, ctx: r.Context()}
 	return r.WithContext((*sessionContext)(s))
 }
 
-// A requestState is all that one request needs, in one allocation.
+// A requestState is all that one request needs, in one allocation of 512 bytes.
+// What it holds may be kept when the request has ended, so none is used again.
 type requestState struct {
 	response response
 	request  http.Request
@@ -83,15 +84,15 @@ type sessionContext Session
 
 var _ context.Context = (*sessionContext)(nil)
 
-func (c *sessionContext) Deadline() (time.Time, bool) { return c.r.Context().Deadline() }
-func (c *sessionContext) Done() <-chan struct{}       { return c.r.Context().Done() }
-func (c *sessionContext) Err() error                  { return c.r.Context().Err() }
+func (c *sessionContext) Deadline() (time.Time, bool) { return c.ctx.Deadline() }
+func (c *sessionContext) Done() <-chan struct{}       { return c.ctx.Done() }
+func (c *sessionContext) Err() error                  { return c.ctx.Err() }
 
 func (c *sessionContext) Value(key any) any {
 	if key == (contextKey{}) {
 		return (*Session)(c)
 	}
-	return c.r.Context().Value(key)
+	return c.ctx.Value(key)
 }
 
 // A response commits the session before the first byte leaves, whichever way it
@@ -102,8 +103,7 @@ type response struct {
 	s     Session
 	entry http.Header // as it was when the request came; nil if empty
 	vary  [1]string   // of the header, so that it costs no allocation of its own
-	begun bool
-	err   error // of the commit; OnError has answered and the handler's bytes are dropped
+	err   error       // of the commit; OnError has answered and the handler's bytes are dropped
 }
 
 // serve runs next. It does not recover: a panic keeps its stack and saves nothing
@@ -132,10 +132,10 @@ func (w *response) serve(next http.Handler, r *http.Request) {
 
 // first commits, once, and sets the cookie.
 func (w *response) first() error {
-	if w.begun {
+	if w.s.begun {
 		return w.err
 	}
-	w.begun = true
+	w.s.begun = true
 	out := w.s.settle()
 	h := w.Header()
 	if out.err != nil {
@@ -148,11 +148,11 @@ func (w *response) first() error {
 	if out.cookie != "" {
 		setCookie(h, out.cookie)
 	}
-	m, r := w.s.m, w.s.r
-	m.emit(r.Context(), out.events...)
+	m, ctx := w.s.m, w.s.ctx
+	m.emit(ctx, out.events...)
 	if out.err != nil {
-		m.cfg.Logger.ErrorContext(r.Context(), "session: what a request changed was not committed", "err", out.err)
-		m.cfg.OnError(w.ResponseWriter, r, out.err)
+		m.cfg.Logger.ErrorContext(ctx, "session: what a request changed was not committed", "err", out.err)
+		m.cfg.OnError(w.ResponseWriter, w.s.r, out.err)
 	}
 	return out.err
 }

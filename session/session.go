@@ -19,8 +19,9 @@ import (
 // goroutines. After the request has ended, reads still answer and changes are
 // dropped and logged. Only methods that take a context do I/O.
 type Session struct {
-	m *Manager
-	r *http.Request // as it came to the Manager
+	m   *Manager
+	r   *http.Request   // as it came to the Manager
+	ctx context.Context // of r
 
 	mu      sync.Mutex // guards what follows
 	rec     *Record    // as the store last returned it; nil if there is none
@@ -36,6 +37,7 @@ type Session struct {
 	raise   bool       // the cookie of a first visit came back
 	came    bool       // the new token came back after a renewal
 	due     bool       // the store was last told of a visit an interval ago
+	begun   bool       // the response committed, or tried to; not guarded, the handler's goroutine alone looks
 
 	call callContext // of the load, and of the commit too if the load left it unused
 }
@@ -223,7 +225,7 @@ func (s *Session) edit(what string, f func(p *pending)) {
 	if s.over {
 		if !p.discarded {
 			p.discarded = true
-			s.m.cfg.Logger.WarnContext(s.r.Context(), "session: a change after the request has ended is dropped", "change", what, "id", s.id())
+			s.m.cfg.Logger.WarnContext(s.ctx, "session: a change after the request has ended is dropped", "change", what, "id", s.id())
 		}
 		return
 	}
