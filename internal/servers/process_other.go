@@ -17,6 +17,7 @@ func (n *Node) run(context.Context, string, ...string) error { return errors.Err
 func stopSignal(string) int                                  { return 0 }
 func (n *Node) signal(int) error                             { return errors.ErrUnsupported }
 func kill(int) error                                         { return errors.ErrUnsupported }
+func taken(int) bool                                         { return false }
 func commandHolds(int, string) bool                          { return false }
 func children(int) []int                                     { return nil }
 func freePort() (int, error)                                 { return 0, errors.ErrUnsupported }

@@ -153,6 +153,9 @@ func (n *Node) signal(sig syscall.Signal) error {
 
 func kill(pid int) error { return ifThere(syscall.Kill(pid, syscall.SIGKILL)) }
 
+// taken reports whether a process has the PID, be it one that has ended.
+func taken(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+
 func ifThere(err error) error {
 	if errors.Is(err, syscall.ESRCH) {
 		return nil

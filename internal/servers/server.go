@@ -178,7 +178,21 @@ func (n *Node) Kill() error {
 	if !n.goneWithin(10 * time.Second) {
 		return fmt.Errorf("servers: %s, process %d, is there 10 seconds after SIGKILL", n.Program, n.PID)
 	}
+	n.waitForParent()
 	return nil
+}
+
+// waitForParent waits a moment for whoever started the node to take note of its
+// end. Until then its PID is taken, and PostgreSQL would think that it runs.
+func (n *Node) waitForParent() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = waitFor(ctx, func() error {
+		if taken(n.PID) {
+			return errors.New("taken")
+		}
+		return nil
+	}, func() error { return nil })
 }
 
 func (n *Node) goneWithin(d time.Duration) bool {

@@ -37,6 +37,10 @@ func TestStoreOverAPoolOfTheApp(t *testing.T) {
 
 func TestFaults(t *testing.T) { sqltest.Run(t, engine(t)) }
 
+func TestAServerThatIsKilledLosesNothingAcknowledged(t *testing.T) {
+	sqltest.Kill(t, engine(t), servers.MySQL)
+}
+
 // engine is the server that the tests share.
 func engine(t testing.TB) *sqltest.Engine {
 	t.Helper()
