@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 )
 
 // A Tx is a transaction: at READ COMMITTED on servers, and the only one that
@@ -47,7 +46,7 @@ func (db *DB) Tx(ctx context.Context, fn func(tx *Tx) error) error {
 // txSQLite takes the lock to write before anything is read. database/sql knows
 // deferred transactions only, in which what was read may be out of date when the
 // first write comes.
-func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) (err error) {
+func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) error {
 	unlock, err := db.lock(ctx)
 	if err != nil {
 		return err
@@ -64,7 +63,7 @@ func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) (err error) {
 	committed := false
 	defer func() {
 		if !committed {
-			err = errors.Join(err, rollBack(ctx, conn))
+			rollBack(ctx, conn)
 		}
 	}()
 	if err := fn(&Tx{runner{conn, db.Dialect}}); err != nil {
@@ -80,13 +79,8 @@ func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) (err error) {
 
 // rollBack ends the transaction on a connection. SQLite may have ended it by
 // itself; a connection of which that is not certain is closed.
-func rollBack(ctx context.Context, conn *sql.Conn) error {
-	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err == nil {
-		return nil
+func rollBack(ctx context.Context, conn *sql.Conn) {
+	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
-	err := conn.Raw(func(any) error { return driver.ErrBadConn })
-	if errors.Is(err, driver.ErrBadConn) {
-		return nil
-	}
-	return err
 }
