@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
 )
 
 //go:embed common/passwords.txt.gz
@@ -55,10 +56,23 @@ func listed(s string) bool {
 // plainLetters undoes what is done to words to make them look like passwords.
 var plainLetters = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5", "s", "7", "t", "@", "a", "$", "s", "!", "i")
 
-// isPattern reports whether s is a short text over and over, or runs of
-// characters that follow each other: aaaaaaaa, abcabcabc, 12345678, 987654abcdef.
+// isPattern reports whether s is a short text over and over, or a few runs of
+// characters that follow each other in the alphabet or on a keyboard: aaaaaaaa,
+// abcabcabc, 987654abcdef, qwertyuiop.
 func isPattern(s string) bool {
-	return s != "" && (len(unit(s)) < 4 && len(unit(s)) < len(s) || 4*runs(s) <= len([]rune(s)))
+	if short := unit(s); len(short) < 4 && len(short) < len(s) {
+		return true
+	}
+	n := min(runs(s), runs(strings.Map(onKeyboard, s)))
+	return s != "" && n < leastPassword && 4*n <= utf8.RuneCountInString(s)
+}
+
+// onKeyboard returns numbers that follow each other for keys that do.
+func onKeyboard(c rune) rune {
+	if i := strings.IndexRune("qwertyuiop  asdfghjkl  zxcvbnm", c); i >= 0 {
+		return rune(i)
+	}
+	return c + 100
 }
 
 // unit returns the shortest text that s is repetitions of.
