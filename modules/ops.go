@@ -18,6 +18,7 @@ func observe(e *app.Env, store session.Store, cfg *session.Config) session.Store
 	}
 	m := ops.New(store)
 	cfg.OnEvent = m.Event
+	e.Provide(m) // for modules that count something of their own
 	loopback := app.ServerConfig{Addr: addr}.Loopback()
 	for pattern, h := range map[string]http.Handler{"GET /metrics": m, "GET /events": m.Events()} {
 		if loopback {

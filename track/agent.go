@@ -27,15 +27,15 @@ var (
 		"Opera Mini", "Opera Touch", "Safari", "Samsung Browser", "TikTok App", "Vivaldi", "curl",
 	}
 	systems = []string{"Android", "BlackBerry", "ChromeOS", "FreeBSD", "Harmony", "iOS", "Linux", "macOS", "Windows", "Windows Phone"}
-	// robots are parts of names, in lower case, that the parser does not know as
-	// those of bots.
-	robots = []string{"bot", "crawl", "spider", "slurp", "headlesschrome", "facebookexternalhit", "curl/", "wget/", "python-", "go-http-client", "monitor"}
+	// robots are parts of names, in lower case, by which programs that nobody sits
+	// in front of call themselves.
+	robots = []string{"bot", "crawl", "spider", "slurp", "headlesschrome", "facebookexternalhit"}
 )
 
 func parseAgent(agent string) device {
 	ua := useragent.Parse(agent)
 	lower := strings.ToLower(agent)
-	bot := ua.Bot || agent == "" || slices.ContainsFunc(robots, func(s string) bool { return strings.Contains(lower, s) })
+	bot := ua.Bot || slices.ContainsFunc(robots, func(s string) bool { return strings.Contains(lower, s) })
 	kind := "other"
 	switch {
 	case bot:

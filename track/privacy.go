@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +15,7 @@ import (
 	"github.com/crumb-go/crumb/session"
 )
 
-// Ofuser returns the visitors who last signed in as user.
+// OfUser returns the visitors who last signed in as user.
 func (t *Tables) OfUser(ctx context.Context, user string) ([]session.ID, error) {
 	if user == "" {
 		return nil, errors.New("track: OfUser needs a user")
@@ -178,77 +176,4 @@ func (w *writer) dropEmpty(c counts, kind int) error {
 func (k countKey) compare(o countKey) int {
 	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.span, o.span), cmp.Compare(k.slot, o.slot),
 		cmp.Compare(bit(k.bot), bit(o.bot)), cmp.Compare(k.name, o.name))
-}
-
-// ErrBlocked says that deleted rows could not be removed from the files of SQLite,
-// because another program is using them.
-var ErrBlocked = errors.New("another program reads or writes the database and does not let go")
-
-// scrubPatience is how long Scrub waits for others.
-const scrubPatience = 30 * time.Second
-
-// Scrub removes from the files of the SQLite database that url names what deleted
-// rows left there: it writes the database anew and empties the write-ahead log. If
-// another program keeps it from that for longer than 30 seconds, or until ctx ends,
-// the error wraps [ErrBlocked], and what was deleted may still be in the files. For
-// other databases it does nothing.
-func Scrub(ctx context.Context, rawURL string) error {
-	rest, ok := strings.CutPrefix(rawURL, "sqlite:")
-	if !ok {
-		return nil
-	}
-	path, err := url.PathUnescape(strings.TrimPrefix(rest, "//"))
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
-	if err != nil {
-		return fmt.Errorf("track: scrub %s: %w", rawURL, err)
-	}
-	slashed := "/" + strings.TrimPrefix(filepath.ToSlash(path), "/")
-	db, err := sql.Open("sqlite", "file://"+(&url.URL{Path: slashed}).EscapedPath()+"?mode=rw&_pragma=busy_timeout(1000)&_pragma=secure_delete(1)")
-	if err != nil {
-		return fmt.Errorf("track: scrub %s: %w", path, err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	ctx, cancel := context.WithTimeout(ctx, scrubPatience)
-	defer cancel()
-	for _, step := range []func() error{
-		func() error { _, err := db.ExecContext(ctx, "VACUUM"); return err },
-		func() error {
-			var busy, pages, copied int
-			err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &copied)
-			if err == nil && busy != 0 {
-				err = errBusy
-			}
-			return err
-		},
-	} {
-		if err := patiently(ctx, step); err != nil {
-			return fmt.Errorf("track: scrub %s: %w", path, err)
-		}
-	}
-	return nil
-}
-
-var errBusy = errors.New("busy")
-
-// patiently repeats step until nobody is in its way.
-func patiently(ctx context.Context, step func() error) error {
-	for {
-		err := step()
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, errBusy) && !sqldb.IsRetryable(err) && ctx.Err() == nil {
-			return err
-		}
-		timer := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("%w: %w", ErrBlocked, ctx.Err())
-		}
-	}
 }

@@ -82,7 +82,7 @@ func traffic(t *testing.T, s *site, n int) (hits []hit) {
 			h.event = event
 			hits = append(hits, h)
 		}
-		if random.IntN(300) == 0 {
+		if random.IntN(n/50) == 0 {
 			if err := processes[random.IntN(2)].Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -3,6 +3,7 @@ package track
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ type TablesConfig struct {
 // processes may write to them.
 type Tables struct {
 	db     *sqldb.DB
-	url    string
+	close  func() error
 	names  *strings.Replacer
 	prefix string
 	agents agents
@@ -49,21 +50,30 @@ func OpenTables(ctx context.Context, url string, cfg TablesConfig) (*Tables, err
 			return nil, fmt.Errorf("track: table prefix %q: use ASCII letters, digits and underscores, and no digit first", cfg.TablePrefix)
 		}
 	}
-	db, err := sqldb.Open(ctx, url)
+	db, closeDB, err := openDB(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("track: %w", err)
 	}
-	t := &Tables{db: db, url: url, prefix: cfg.TablePrefix}
+	t := &Tables{db: db, close: closeDB, prefix: cfg.TablePrefix}
 	var pairs []string
 	for _, name := range []string{"schema", "visitors", "trail", "slots", "counts", "erased", "batches"} {
 		pairs = append(pairs, "{"+name+"}", t.table(name))
 	}
 	t.names = strings.NewReplacer(pairs...)
 	if err := t.prepare(ctx, cfg.Create); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("track: %w", err)
+		return nil, errors.Join(fmt.Errorf("track: %w", err), t.close())
 	}
 	return t, nil
+}
+
+func openDB(ctx context.Context, url string) (db *sqldb.DB, close func() error, err error) {
+	if strings.HasPrefix(url, "sqlite:") {
+		return openSQLite(ctx, url)
+	}
+	if db, err = sqldb.Open(ctx, url); err != nil {
+		return nil, nil, err
+	}
+	return db, db.Close, nil
 }
 
 func (t *Tables) prepare(ctx context.Context, create bool) error {
@@ -75,7 +85,7 @@ func (t *Tables) prepare(ctx context.Context, create bool) error {
 }
 
 // Close closes the database.
-func (t *Tables) Close() error { return t.db.Close() }
+func (t *Tables) Close() error { return t.close() }
 
 // Statements returns how many statements were sent so far, each BEGIN and COMMIT
 // among them.

@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceUsage:  true,
 	}
 	var code exitCode
-	root.AddCommand(serveCommand(), sessionsCommand(), usersCommand(), auditCommand(), keysCommand(), checkCommand(), backupCommand(), benchCommand(), schemaCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), sessionsCommand(), statsCommand(), topCommand(), trailCommand(), trackCommand(), usersCommand(), auditCommand(), keysCommand(), checkCommand(), backupCommand(), benchCommand(), schemaCommand(), configCommand(), versionCommand())
 	onlySubcommands(root)
 	plainWords(root)
 	root.SetArgs(args)

@@ -18,14 +18,16 @@ import (
 
 var views = session.NewCounter("hello.views")
 
-// Module is the Hello World. It requires the session module, which brings the
-// database along.
+// Module is the Hello World. It requires the module that tracks visitors, which
+// brings sessions and the database along.
 var Module = &app.Module{
 	Name:     "helloworld",
-	Requires: []*app.Module{modules.Session},
+	Requires: []*app.Module{modules.Track},
 	Setup: func(e *app.Env) error {
 		server := e.Server()
-		e.HandleFunc("GET /{$}", show(server.TLS() || strings.HasPrefix(server.PublicURL, "https://")))
+		https := server.TLS() || strings.HasPrefix(server.PublicURL, "https://")
+		e.HandleFunc("GET /{$}", show(https))
+		e.HandleFunc("GET /about", about(https))
 		return nil
 	},
 }
@@ -35,7 +37,10 @@ var (
 	pageText string
 	//go:embed page.css
 	style string
-	page  = template.Must(template.New("page").Parse(pageText))
+	//go:embed about.html
+	aboutText string
+	page      = template.Must(template.New("page").Parse(pageText))
+	aboutPage = template.Must(template.New("about").Parse(aboutText))
 	// The style is part of the page and allowed by its hash, so that nothing else is.
 	policy = "default-src 'none'; style-src 'sha256-" + hash(style) + "'; img-src data:; " +
 		"frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
@@ -70,6 +75,27 @@ func show(https bool) http.HandlerFunc {
 			"N": n, "Times": times(n), "ID": in.ID, "Since": in.Created.Format("2 January 2006, 15:04 MST"), "Known": in.ID != "",
 			"Style": template.CSS(style),
 		})
+	}
+}
+
+// about is a page that leaves the session alone: it is tracked all the same.
+func about(https bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Vary", "Accept")
+		if https {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+			h.Set("Content-Type", "text/plain; charset=utf-8")
+			fmt.Fprintln(w, "This page writes nothing to your session.")
+			return
+		}
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", policy)
+		h.Set("Referrer-Policy", "same-origin")
+		_ = aboutPage.Execute(w, map[string]any{"Style": template.CSS(style)})
 	}
 }
 

@@ -28,8 +28,9 @@ var packages = map[string][]string{
 	"internal/ops":        {"session", "store/sqlite"},
 	"keyring":             {},
 	"login":               {"session", "keyring", "internal/sqldb", "internal/sqlstore"},
+	"track":               {"session", "internal/sqldb"},
 	"app":                 {},
-	"modules":             {"app", "session", "store/memory", "store/sqlite", "store/postgres", "store/mysql", "store/redis", "internal/ops", "keyring", "login"},
+	"modules":             {"app", "session", "store/memory", "store/sqlite", "store/postgres", "store/mysql", "store/redis", "internal/ops", "keyring", "login", "track"},
 }
 
 func TestAPackageImportsOnlyWhatItMay(t *testing.T) {

@@ -40,6 +40,7 @@ type Metrics struct {
 	feed   feed
 	census census
 	stats  interface{ Stats() sqlite.Stats } // nil if the store has none
+	added  []Metric
 }
 
 // A counter is a store that can count the sessions that live. Without it the
@@ -96,6 +97,7 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := new(text)
 	m.writeSessions(r.Context(), t)
 	m.writeStore(t)
+	m.writeAdded(t)
 	m.writeProcess(t)
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
