@@ -1,5 +1,5 @@
 -- Times and durations are whole microseconds, times since 1970 in UTC. Texts are
--- binary, which takes any bytes and compares them as they are; to read them:
+-- binary, which takes any bytes and compares them as they are. To read them:
 -- SELECT id, CONVERT(`user` USING utf8mb4), CONVERT(`values` USING utf8mb4) FROM crumb_sessions
 CREATE TABLE IF NOT EXISTS crumb_sessions (
 	id            VARBINARY(64)   NOT NULL PRIMARY KEY,
