@@ -75,8 +75,8 @@ func (vs Values) Get(key string) json.RawMessage {
 	return nil
 }
 
-// find returns the index of key, or where it would stand. Written out, it takes a
-// third of the time of slices.BinarySearchFunc.
+// find returns the index of key, or where it would stand. Written out, it takes
+// less than half the time of slices.BinarySearchFunc.
 func (vs Values) find(key string) (int, bool) {
 	lo, hi := 0, len(vs)
 	for lo < hi {
