@@ -799,6 +799,14 @@ var mutants = []struct {
 		}
 	}},
 	{"ends in two steps", "of many ends one succeeds", racing(func(c *session.Change) bool { return c.End })},
+	{"signs in in two steps beside an end", "of an end beside sign-ins and renewals the end remains", racing(func(c *session.Change) bool { return c.SignIn != nil })},
+	{"asks an end for its Auth", "of an end beside sign-ins and renewals the end remains", updating(func(m *model, base *session.Record, c *session.Change) (*session.Record, error) {
+		if rec := m.recs[base.ID]; rec != nil && c.End && !rec.Ended() && c.Auth != rec.Auth {
+			return rec, session.ErrStale
+		}
+		return m.apply(base.ID, c)
+	})},
+	{"drops from the index of a user what has not signed in yet", "a sign-in beside lists is in the next list", pruning},
 	{"writes in two steps beside an end", "nothing lands after an end", racing(func(c *session.Change) bool { return c.Ops != nil })},
 	{"writes in two steps beside a sign-in", "nothing from before a sign-in lands after it", racing(func(c *session.Change) bool { return c.Ops != nil })},
 	{"signs in in two steps", "of many sign-ins to one session one succeeds", racing(func(c *session.Change) bool { return c.SignIn != nil })},
@@ -1025,6 +1033,32 @@ var mutants = []struct {
 			return live
 		}
 	}},
+}
+
+// pruning makes a model with an index of users beside its records, which lists
+// clean, and which a sign-in writes first, the record after a moment.
+func pruning(m *model) {
+	index := map[session.ID]bool{}
+	m.update = func(m *model, base *session.Record, c *session.Change) (*session.Record, error) {
+		if c.SignIn != nil {
+			index[base.ID] = true
+			m.pause()
+		}
+		return m.apply(base.ID, c)
+	}
+	m.list = func(m *model, q session.Query) ([]session.Info, error) {
+		if err := q.Check(); err != nil {
+			return nil, err
+		}
+		for id := range index {
+			if rec := m.recs[id]; rec == nil || rec.User == "" {
+				delete(index, id)
+			}
+		}
+		return m.find(q, func(rec *session.Record) bool {
+			return index[rec.ID] && rec.User == q.User && rec.Live(q.Now) && q.IsAfter(&rec.Info)
+		})
+	}
 }
 
 // sweepInTwoSteps selects, lets others in, and deletes what it selected.

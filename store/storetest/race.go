@@ -238,6 +238,67 @@ var raceChecks = []check{{
 		}
 	},
 }, {
+	name: "of an end beside sign-ins and renewals the end remains",
+	rule: "an end asks for no Auth and no secret: whoever signs in or renews at the same moment, the session has ended, is nobody's and is in no list",
+	from: "Change.End; docs/design.md#late-requests",
+	run: func(t *tester) {
+		const rounds, clients = 8, 6
+		for n := range rounds {
+			base := t.visitor(n)
+			t.create(base)
+			together(clients, func(i int) {
+				var c *session.Change
+				switch {
+				case i == 0:
+					c = &session.Change{Now: t.now, End: true}
+				case i%2 == 1:
+					c = t.signIn("ana", secret(n), secret(100+i))
+				default:
+					c = &session.Change{Now: t.now, Renew: &session.Renew{From: secret(n), To: secret(100 + i), OldUntil: base.Absolute}}
+				}
+				_, err := t.store.Update(t.ctx, base, c)
+				if late := errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrStale); err != nil && (i == 0 || !late) {
+					t.Errorf("Update %s: %v", dump(c), err)
+				}
+			})
+			if rec := t.load(id(n)); !rec.Ended() || rec.User != "" {
+				t.Fatalf("the session was ended and is %s", dump(rec))
+			}
+		}
+		if l, ok := t.store.(session.Lister); ok {
+			t.lists(l, session.Query{User: "ana"})
+		}
+	},
+}, {
+	name: "a sign-in beside lists is in the next list",
+	rule: "a session that somebody signed in to is under its user from then on, whoever lists the user at that moment: a revocation of the user must not miss it",
+	from: "Lister.List; docs/design.md#a-record-a-change-a-store",
+	run: func(t *tester) {
+		const rounds, listers = 8, 3
+		l := t.lister()
+		var want []session.ID
+		for n := range rounds {
+			t.create(t.visitor(n))
+			want = append(want, id(n))
+			var done atomic.Bool
+			together(listers+1, func(i int) {
+				if i == 0 {
+					if _, err := t.store.Update(t.ctx, bare(n), t.signIn("ana", secret(n), secret(100+n))); err != nil {
+						t.Errorf("Update: %v", err)
+					}
+					done.Store(true)
+					return
+				}
+				for again := true; again; again = !done.Load() {
+					if _, err := l.List(t.ctx, session.Query{User: "ana", Limit: 100, Now: t.now}); err != nil {
+						t.Errorf("List: %v", err)
+					}
+				}
+			})
+			t.lists(l, session.Query{User: "ana"}, want...)
+		}
+	},
+}, {
 	name: "of many sign-ins to one session one succeeds",
 	rule: "a sign-in that finds somebody signed in meanwhile is refused with ErrStale",
 	from: "Change.Apply",
