@@ -83,15 +83,15 @@ func (s *Store) runOwn(ctx context.Context, sc *script, key string, args []strin
 			msg, err = s.confirmed(ctx, own, asking, sc, key, args)
 			return err
 		})
-		if client = s.redirected(err); client == nil {
+		if client = s.redirected(ctx, err, key); client == nil {
 			break
 		}
 	}
 	return msg, err
 }
 
-// redirected returns the node that err points to, or nil.
-func (s *Store) redirected(err error) rueidis.Client {
+// redirected returns the node that err says has key, or nil.
+func (s *Store) redirected(ctx context.Context, err error, key string) rueidis.Client {
 	re, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return nil
@@ -103,7 +103,12 @@ func (s *Store) redirected(err error) rueidis.Client {
 	if !ok {
 		return nil
 	}
-	return s.client.Nodes()[addr]
+	node, ok := s.client.Nodes()[addr]
+	if !ok { // a new one: the client gets to know it when it is sent there itself
+		_, _ = s.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Exists().Key(key).Build() })
+		node = s.client.Nodes()[addr]
+	}
+	return node
 }
 
 // confirmed runs the script on a connection of its own and waits for the replicas.

@@ -1,0 +1,476 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/session"
+)
+
+// needs ends the test, with a note, on a machine that cannot start a server of the
+// kind: make servers says how.
+func needs(t *testing.T, kind string) bool {
+	t.Helper()
+	if servers.CanStart(kind) {
+		return true
+	}
+	t.Log(servers.LeftOut([]string{kind}))
+	return false
+}
+
+func configure(t *testing.T, client rueidis.Client, pairs ...string) {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		if err := client.Do(t.Context(), client.B().ConfigSet().ParameterValue().ParameterValue(pairs[i], pairs[i+1]).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAServerThatDropsSessionsOfItsOwnChoiceIsRefused(t *testing.T) {
+	if !needs(t, servers.Redis) {
+		return
+	}
+	server := startServer(t, servers.Redis)
+	s, err := Open(t.Context(), server.URL, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random"} {
+		configure(t, s.client, "maxmemory-policy", policy)
+		_, err := Open(t.Context(), server.URL, Config{})
+		if err == nil || !strings.Contains(err.Error(), policy) || !strings.Contains(err.Error(), "noeviction") {
+			t.Errorf("Open with maxmemory-policy %s: %v", policy, err)
+		}
+	}
+	for policy, warned := range map[string]bool{"volatile-lru": true, "noeviction": false} {
+		configure(t, s.client, "maxmemory-policy", policy)
+		var log bytes.Buffer
+		st, err := New(t.Context(), s.client, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Errorf("New with maxmemory-policy %s: %v", policy, err)
+			continue
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Contains(log.String(), policy); got != warned {
+			t.Errorf("with maxmemory-policy %s the log says %q", policy, log.String())
+		}
+	}
+	if _, err := s.Load(t.Context(), "a"); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("after the Close of a store over somebody else's client: %v", err)
+	}
+}
+
+func TestWithoutMemorySessionsStillEnd(t *testing.T) {
+	if !needs(t, servers.Redis) {
+		return
+	}
+	server := startServer(t, servers.Redis)
+	s, err := Open(t.Context(), server.URL, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rec, other := visitor("a"), visitor("b")
+	mustCreate(t, s, rec, other)
+	configure(t, s.client, "maxmemory", "1")
+	for name, err := range map[string]error{
+		"Create": s.Create(t.Context(), visitor("c")),
+		"Update": second(s.Update(t.Context(), rec, add(1))),
+		"Touch":  s.Touch(t.Context(), []session.Touch{{ID: rec.ID, Seen: rec.Seen.Add(time.Second)}}),
+	} {
+		if err == nil || errors.Is(err, session.ErrUnknown) || !strings.Contains(err.Error(), "OOM") {
+			t.Errorf("%s without memory: %v", name, err)
+		}
+	}
+	if got := mustLoad(t, s, rec.ID); !same(got, rec) {
+		t.Errorf("what was refused changed the record to %+v", got)
+	}
+	if _, err := s.Update(t.Context(), rec, &session.Change{Now: rec.Seen, End: true}); err != nil {
+		t.Errorf("a sign-out without memory: %v", err)
+	}
+	if err := s.Delete(t.Context(), other.ID); err != nil {
+		t.Errorf("Delete without memory: %v", err)
+	}
+	if got := mustLoad(t, s, rec.ID); !got.Ended() {
+		t.Errorf("the session has not ended: %+v", got)
+	}
+}
+
+// A record that a newer program wrote signs nobody out and is left alone.
+func TestARecordInAnotherFormatIsAnError(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openNew(t, url)
+		rec, other := of("a", "ana"), of("b", "ana")
+		mustCreate(t, s, rec, other)
+		var e encoder
+		newer := "2" + strings.TrimPrefix(e.facts(rec), "1") + " and more"
+		if err := s.client.Do(t.Context(), s.client.B().Hset().Key(s.recordKey(rec.ID)).FieldValue().FieldValue(factsField, newer).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		now := rec.Seen.Add(time.Second)
+		end := &session.Change{Now: now, End: true}
+		for name, err := range map[string]error{
+			"Load":                  second(s.Load(t.Context(), rec.ID)),
+			"Update":                second(s.Update(t.Context(), rec, add(1))),
+			"Update without a base": second(s.Update(t.Context(), &session.Record{Info: rec.Info}, add(1))),
+			"an end":                second(s.Update(t.Context(), rec, end)),
+			"List":                  second(s.List(t.Context(), session.Query{User: "ana", Limit: 9, Now: now})),
+			"List of all":           second(s.List(t.Context(), session.Query{All: true, Limit: 9, Now: now})),
+		} {
+			if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrUnknown) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := s.Touch(t.Context(), []session.Touch{{ID: rec.ID, Seen: now}, {ID: other.ID, Seen: now}}); err != nil {
+			t.Errorf("Touch: %v", err)
+		}
+		live, err := s.Check(t.Context(), now, []session.ID{rec.ID, other.ID})
+		if len(live) != 1 || live[other.ID] != 1 || err != nil {
+			t.Errorf("Check says %v, %v, not the other one", live, err)
+		}
+		if n, err := s.Sweep(t.Context(), now.Add(24*time.Hour), 10); n != 1 || err != nil {
+			t.Errorf("Sweep: %d, %v; want the other one", n, err)
+		}
+		facts, err := s.client.Do(t.Context(), s.client.B().Hget().Key(s.recordKey(rec.ID)).Field(factsField).Build()).ToString()
+		if err != nil || facts != newer {
+			t.Errorf("the record is now %q, %v", facts, err)
+		}
+	})
+}
+
+// replicaOf returns the node of the cluster that follows primary.
+func replicaOf(t *testing.T, cluster *servers.Server, primary *servers.Node) *servers.Node {
+	t.Helper()
+	_, port, err := net.SplitHostPort(primary.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range cluster.Nodes {
+		info, err := serverInfo(t.Context(), connect(t, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info["role"] == "slave" && info["master_port"] == port {
+			return n
+		}
+	}
+	t.Fatalf("nobody follows %s", primary.Addr)
+	return nil
+}
+
+// connect returns a client of one node alone.
+func connect(t *testing.T, n *servers.Node) rueidis.Client {
+	t.Helper()
+	opt, err := parseURL("redis://" + n.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := rueidis.NewClient(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// Once an end is acknowledged the replica has it: if it takes over that moment the
+// session stays ended.
+func TestAnAcknowledgedEndIsOnTheReplica(t *testing.T) {
+	if !needs(t, servers.RedisCluster) {
+		return
+	}
+	cluster := startServer(t, servers.RedisCluster)
+	s, err := Open(t.Context(), cluster.URL, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const n = 100
+	for i := range n {
+		rec := of(fmt.Sprint(i), "ana")
+		mustCreate(t, s, rec)
+	}
+	primary, err := cluster.Primary(t.Context(), s.recordKey("0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := connect(t, replicaOf(t, cluster, primary))
+	for i := range n {
+		id := session.ID(fmt.Sprint(i))
+		gone := i%2 == 1
+		var err error
+		if gone {
+			err = s.Delete(t.Context(), id)
+		} else {
+			_, err = s.Update(t.Context(), &session.Record{Info: session.Info{ID: id}}, &session.Change{Now: time.Now().UTC(), End: true})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := replica.DoMulti(t.Context(), replica.B().Readonly().Build(), replica.B().Hget().Key(s.recordKey(id)).Field(factsField).Build())
+		facts, err := res[1].ToString()
+		if re, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(re.Error(), "MOVED") {
+			continue // another replica has it
+		}
+		switch {
+		case rueidis.IsRedisNil(err):
+			if !gone {
+				t.Fatalf("the replica does not have session %s", id)
+			}
+		case err != nil:
+			t.Fatal(err)
+		case gone || strings.Split(facts, " ")[5] != "0":
+			t.Fatalf("on the replica session %s lives: %s", id, facts)
+		}
+	}
+}
+
+// Replicas that do not confirm hold up the end of a session only so long, and the
+// log says so.
+func TestAReplicaThatDoesNotConfirmIsLogged(t *testing.T) {
+	if !needs(t, servers.RedisCluster) {
+		return
+	}
+	cluster := startServer(t, servers.RedisCluster)
+	var mu sync.Mutex
+	var log bytes.Buffer
+	s, err := Open(t.Context(), cluster.URL, Config{
+		ReplicaWait: 100 * time.Millisecond,
+		Logger:      slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) { mu.Lock(); defer mu.Unlock(); return log.Write(p) }), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rec := of("a", "ana")
+	mustCreate(t, s, rec)
+	primary, err := cluster.Primary(t.Context(), s.recordKey(rec.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := replicaOf(t, cluster, primary)
+	if err := replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	defer replica.Resume()
+	began := time.Now()
+	if _, err := s.Update(t.Context(), rec, &session.Change{Now: rec.Seen, End: true}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < 100*time.Millisecond || took > 2*time.Second {
+		t.Errorf("the end took %s, waiting 100ms", took)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if text := log.String(); !strings.Contains(text, "not all replicas confirmed") || !strings.Contains(text, "confirmed=0") {
+		t.Errorf("the log says %q", text)
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A primary is killed under load and its replica takes over. No end that was
+// acknowledged is lost, and the store finds its way to the new primary.
+func TestAFailoverLosesNoAcknowledgedEnd(t *testing.T) {
+	if !needs(t, servers.RedisCluster) {
+		return
+	}
+	cluster := startServer(t, servers.RedisCluster)
+	s, err := Open(t.Context(), cluster.URL, Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const n, workers, before = 3000, 8, 300
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				if err := s.Create(t.Context(), visitor(fmt.Sprint(i))); err != nil {
+					t.Errorf("Create: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	primary, err := cluster.Primary(t.Context(), s.recordKey("0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	ended := map[session.ID]bool{}
+	enough := make(chan struct{})
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				id := session.ID(fmt.Sprint(i))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				_, err := s.Update(ctx, &session.Record{Info: session.Info{ID: id}}, &session.Change{Now: time.Now().UTC(), End: true})
+				cancel()
+				if err != nil {
+					continue
+				}
+				mu.Lock()
+				if ended[id] = true; len(ended) == before {
+					close(enough)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	<-enough
+	if err := primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	eventually(t, 30*time.Second, func() error {
+		_, err := s.Load(t.Context(), "0")
+		return err
+	})
+	lost := 0
+	for id := range ended {
+		eventually(t, 10*time.Second, func() error {
+			rec, err := s.Load(t.Context(), id)
+			if errors.Is(err, session.ErrNotFound) || err == nil && !rec.Ended() {
+				lost++
+				return nil
+			}
+			return err
+		})
+	}
+	t.Logf("%d ends were acknowledged, %d of them lost in the failover", len(ended), lost)
+	if lost > 0 {
+		t.Errorf("%d of %d acknowledged ends are lost", lost, len(ended))
+	}
+	// And on the new primary sessions end too.
+	rec := visitor("0-after")
+	eventually(t, 10*time.Second, func() error {
+		if err := s.Create(t.Context(), rec); err != nil && !errors.Is(err, session.ErrExists) {
+			return err
+		}
+		_, err := s.Update(t.Context(), rec, &session.Change{Now: rec.Seen, End: true})
+		return err
+	})
+}
+
+// While a slot moves to another node every call finds its record.
+func TestASlotOnItsWayToAnotherNode(t *testing.T) {
+	if !needs(t, servers.RedisCluster) {
+		return
+	}
+	cluster := startServer(t, servers.RedisCluster)
+	s, err := Open(t.Context(), cluster.URL, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rec, other := visitor("a"), visitor("b")
+	mustCreate(t, s, rec, other)
+	for _, moving := range []*session.Record{rec, other} {
+		key := s.recordKey(moving.ID)
+		source, err := cluster.Primary(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A key of another primary tells which node that is.
+		target := source
+		for i := 0; target == source; i++ {
+			if target, err = cluster.Primary(t.Context(), fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		from, to := connect(t, source), connect(t, target)
+		slot, err := from.Do(t.Context(), from.B().ClusterKeyslot().Key(key).Build()).AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := func(c rueidis.Client) string {
+			id, err := c.Do(t.Context(), c.B().Arbitrary("CLUSTER", "MYID").Build()).ToString()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		host, port, _ := net.SplitHostPort(target.Addr)
+		for _, step := range []error{
+			to.Do(t.Context(), to.B().Arbitrary("CLUSTER", "SETSLOT", fmt.Sprint(slot), "IMPORTING", name(from)).Build()).Error(),
+			from.Do(t.Context(), from.B().Arbitrary("CLUSTER", "SETSLOT", fmt.Sprint(slot), "MIGRATING", name(to)).Build()).Error(),
+			from.Do(t.Context(), from.B().Arbitrary("MIGRATE", host, port, key, "0", "5000").Build()).Error(),
+		} {
+			if step != nil {
+				t.Fatal(step)
+			}
+		}
+	}
+	if got := mustLoad(t, s, rec.ID); !same(got, rec) {
+		t.Errorf("loaded is %+v, not %+v", got, rec)
+	}
+	if _, err := s.Update(t.Context(), rec, add(1)); err != nil {
+		t.Errorf("Update: %v", err)
+	}
+	if err := s.Touch(t.Context(), []session.Touch{{ID: rec.ID, Seen: rec.Seen.Add(time.Second)}}); err != nil {
+		t.Errorf("Touch: %v", err)
+	}
+	if _, err := s.Update(t.Context(), rec, &session.Change{Now: rec.Seen, End: true}); err != nil {
+		t.Errorf("an end: %v", err)
+	}
+	if got := mustLoad(t, s, rec.ID); !got.Ended() || got.Version != 3 {
+		t.Errorf("after an addition, a touch and an end the session is %+v", got)
+	}
+	if err := s.Delete(t.Context(), other.ID); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if _, err := s.Load(t.Context(), other.ID); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("the deleted session: %v", err)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		prefix := newPrefix()
+		s := openConfig(t, url, Config{KeyPrefix: prefix})
+		mustCreate(t, s, visitor("a"), visitor("b"), visitor("c"))
+		const ahead = time.Hour
+		in, err := Inspect(t.Context(), url, Config{KeyPrefix: prefix}, func() time.Time { return time.Now().Add(-ahead) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.Sessions != 3 || in.Cluster != (s.client.Mode() == rueidis.ClientModeCluster) || len(in.Nodes) != len(s.client.Nodes()) {
+			t.Errorf("%+v", in)
+		}
+		primaries := 0
+		for _, n := range in.Nodes {
+			if n.Primary {
+				primaries++
+			}
+			if n.Err != nil || n.Version == "" || n.EvictionPolicy != "noeviction" || !n.AppendOnly || n.AppendFsync != "everysec" || n.Save != "" ||
+				n.UsedMemory == 0 || n.Replicas == 0 == (in.Cluster && n.Primary) {
+				t.Errorf("%+v", n)
+			}
+			if n.Skew < ahead-time.Minute || n.Skew > ahead+time.Minute {
+				t.Errorf("a clock an hour ahead is %s ahead", n.Skew)
+			}
+		}
+		if in.Cluster != (primaries > 1) {
+			t.Errorf("%d primaries", primaries)
+		}
+	})
+}
