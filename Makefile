@@ -6,6 +6,7 @@
 # make docs   write the tables in docs that come from the code anew
 # make fuzz   each fuzz test for FUZZTIME
 # make bench  Crumb against its peers, in one run of some five minutes: docs/performance.md
+# make e2e    the pages in Chromium, looked at by axe-core; needs Chromium
 # make soak   the large sizes, in some two hours; goes on where it stopped: docs/stores.md
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -13,7 +14,7 @@ FUZZTIME = 20s
 
 SERVERS = go run ./internal/servers/cmd
 
-.PHONY: test servers servers-stop check fmt vet staticcheck vuln tools api docs fuzz bench soak
+.PHONY: test servers servers-stop check fmt vet staticcheck vuln tools api docs fuzz bench e2e soak
 
 # The race detector needs a C compiler.
 test:
@@ -75,3 +76,7 @@ bench:
 # SOAK holds flags, such as make soak SOAK='-only kill -rounds 100'.
 soak:
 	cd soak && go run . $(SOAK)
+
+# PICTURES=FOLDER keeps a picture of each page there.
+e2e:
+	cd e2e && go test -count=1 ./...

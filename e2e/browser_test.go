@@ -43,6 +43,8 @@ func open(t *testing.T, base string) *browser {
 	// The first use starts the browser, whose life is that of its context: no
 	// time limit before it.
 	b.must(chromedp.Do(tab, chromedp.EmulateViewport(1280, 800)))
+	_, err := chromedp.Call(tab, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	b.must(err)
 	limited, cancelLimit := context.WithTimeout(tab, 2*time.Minute)
 	t.Cleanup(cancelLimit)
 	b.ctx = limited
@@ -66,9 +68,11 @@ func (b *browser) goTo(path string) {
 	b.do(chromedp.Navigate(b.base + path))
 }
 
-// keys types. Tab and Enter are keys too.
+// keys types into the field that the page puts the focus on. Tab is a key, too.
 func (b *browser) keys(text string) {
 	b.t.Helper()
+	_, err := chromedp.Run(b.ctx, chromedp.Poll[bool](`document.activeElement instanceof HTMLInputElement`))
+	b.must(err)
 	b.do(chromedp.KeyEvent(text))
 }
 
@@ -101,7 +105,7 @@ func (b *browser) tabTo(text string) {
 		if b.eval(`((e) => e.innerText || e.name || "")(document.activeElement)`) == text {
 			return
 		}
-		b.keys(kb.Tab)
+		b.do(chromedp.KeyEvent(kb.Tab))
 	}
 	b.t.Fatalf("Tab does not reach %q on %s", text, b.at())
 }
@@ -144,10 +148,10 @@ func TestSigningInAndOutWithTheKeyboardAlone(t *testing.T) {
 	b.wantAt("/")
 	b.goTo("/private")
 	b.wantAt("/login?next=/private")
-	b.do(chromedp.NavigateBack())
-	if strings.Contains(b.eval(`document.body.innerText`), "Signed in as ann") {
-		t.Error("the way back shows the private page after the sign-out")
-	}
+	// The way back to the private page, two pages ago, does not show it either.
+	_, err := chromedp.RunResponse(b.ctx, chromedp.Evaluate[chromedp.Void](`history.go(-2)`))
+	b.must(err)
+	b.wantAt("/login?next=/private")
 }
 
 // waitOut waits until the account takes another try: a second after a wrong one.
@@ -319,7 +323,7 @@ func (b *browser) look(width, height int64, scheme string) {
 // violations returns what axe finds against WCAG 2.2 at levels A and AA.
 func (b *browser) violations(axe string) []string {
 	b.t.Helper()
-	b.do(chromedp.Evaluate[chromedp.Void](`window.axe || (() => {` + axe + `})()`))
+	b.do(chromedp.Evaluate[chromedp.Void](`if (!window.axe) {` + axe + `} undefined`))
 	list, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](`axe.run(document, {
 		runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
 	}).then(out => out.violations.flatMap(v => v.nodes.map(n => v.id + ": " + v.help + ": " + n.html + " " + (n.failureSummary || ""))))`,

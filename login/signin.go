@@ -247,7 +247,7 @@ func (l *Login) throttledOrDown(w http.ResponseWriter, r *http.Request, err erro
 		after := int64(max(1, math.Ceil(slow.After.Seconds())))
 		w.Header().Set("Retry-After", strconv.FormatInt(after, 10))
 		l.message(w, r, http.StatusTooManyRequests, Page{
-			Title: "Please wait", Alert: "There were too many tries. The next one makes sense in " + waitText(after) + ".",
+			Title: "Please wait", Alert: "There were too many tries. Try again in " + waitText(after) + ".",
 		})
 	case errors.Is(err, errWrong):
 		return false
