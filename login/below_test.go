@@ -179,3 +179,24 @@ func drop(t *testing.T, url, prefix string) {
 		}
 	}
 }
+
+// dump returns all that a table holds.
+func (b *bench) dump(table string) string {
+	b.t.Helper()
+	rows := map[string]string{
+		"login_counters": "SELECT id, failures, '' FROM {}login_counters", "login_resets": "SELECT user_id, created, token FROM {}login_resets",
+		"audit": "SELECT name || agent || detail || user_id, id, event || result || addr || session FROM {}audit",
+	}
+	var text strings.Builder
+	err := b.tables.db.Rows(context.Background(), b.tables.sql(rows[table]), nil, func(scan sqldb.Scan) error {
+		var first, last []byte
+		var n int64
+		err := scan(&first, &n, &last)
+		fmt.Fprintf(&text, "%s %d %s\n", first, n, last)
+		return err
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return text.String()
+}
