@@ -231,9 +231,11 @@ func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
 // are left alone. With an error it returns how many it had deleted before.
 func (s *Store) Sweep(ctx context.Context, then time.Time, limit int) (n int, err error) {
 	// Smaller than in Touch: a row that goes changes a page in each of three or four
-	// trees, and the changes of a request wait for one part at most.
+	// trees, and the changes of a request wait for one part at most. The pauses
+	// leave half of the time to them even while this goes on.
 	const part = 16
 	for n < limit {
+		began := time.Now()
 		j := newJob(sweepJob)
 		j.then, j.limit = then, min(part, limit-n)
 		asked := j.limit
@@ -246,9 +248,11 @@ func (s *Store) Sweep(ctx context.Context, then time.Time, limit int) (n int, er
 		if err != nil {
 			return n, fail("sweep", err)
 		}
-		n += got
-		if got < asked {
+		if n += got; got < asked {
 			break
+		}
+		if n < limit {
+			_ = pause(ctx, time.Since(began)) // if ctx ends, the next part says so
 		}
 	}
 	return n, nil
