@@ -3,7 +3,9 @@ package sqlstore
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/crumb-go/crumb/session"
 )
@@ -22,8 +24,17 @@ const (
 	maxAgent = 1024
 )
 
-// checkRecord returns an error if a text of rec is longer than the columns are.
+// isText reports whether the table can hold id: PostgreSQL refuses to compare what
+// is no text.
+func isText(id session.ID) bool {
+	return utf8.ValidString(string(id)) && strings.IndexByte(string(id), 0) < 0
+}
+
+// checkRecord returns an error if the columns cannot hold a text of rec.
 func checkRecord(rec *session.Record) error {
+	if !isText(rec.ID) {
+		return fmt.Errorf("the ID %q is no text", rec.ID)
+	}
 	for _, text := range []struct {
 		name string
 		size int

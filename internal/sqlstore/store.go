@@ -53,6 +53,9 @@ func (s *Store) Create(ctx context.Context, rec *session.Record) error {
 
 // Load implements [session.Store].
 func (s *Store) Load(ctx context.Context, id session.ID) (*session.Record, error) {
+	if !isText(id) {
+		return nil, session.ErrNotFound
+	}
 	var rec *session.Record
 	st := Statement{s.sql.load, []any{string(id)}}
 	err := s.repeat(ctx, func() error {
@@ -74,6 +77,9 @@ func (s *Store) Load(ctx context.Context, id session.ID) (*session.Record, error
 // Update implements [session.Store]: in one statement if base is the record as
 // it stands, else in a transaction that locks the row.
 func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Change) (*session.Record, error) {
+	if !isText(base.ID) {
+		return nil, session.ErrNotFound
+	}
 	err := CheckChange(c)
 	var out *session.Record
 	if err == nil {
@@ -152,6 +158,9 @@ func (s *Store) change(rec, next *session.Record) (Statement, error) {
 
 // Delete implements [session.Store].
 func (s *Store) Delete(ctx context.Context, id session.ID) error {
+	if !isText(id) {
+		return nil
+	}
 	_, err := s.exec(ctx, Statement{s.sql.delete, []any{string(id)}})
 	return s.fail("delete", err)
 }
@@ -192,10 +201,11 @@ func (s *Store) List(ctx context.Context, q session.Query) ([]session.Info, erro
 
 // Touch implements [session.Toucher].
 func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
+	touches = slices.DeleteFunc(slices.Clone(touches), func(t session.Touch) bool { return !isText(t.ID) })
 	if len(touches) == 0 {
 		return nil
 	}
-	touches = slices.SortedFunc(slices.Values(touches), func(a, b session.Touch) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(touches, func(a, b session.Touch) int { return cmp.Compare(a.ID, b.ID) })
 	st := Statement{SQL: s.sql.touch(len(touches))}
 	if s.sql.dialect.Arrays {
 		ids, seen := make([]string, len(touches)), make([]int64, len(touches))
@@ -223,6 +233,7 @@ func (s *Store) Sweep(ctx context.Context, then time.Time, limit int) (int, erro
 // know is not among those that live.
 func (s *Store) Check(ctx context.Context, now time.Time, ids []session.ID) (map[session.ID]int64, error) {
 	live := make(map[session.ID]int64, len(ids))
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id session.ID) bool { return !isText(id) })
 	if len(ids) == 0 {
 		return live, nil
 	}

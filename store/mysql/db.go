@@ -32,6 +32,7 @@ func (d db) Exec(ctx context.Context, st sqlstore.Statement) (int64, error) {
 		return 0, nil
 	}
 	if err != nil {
+		leave(c, err)
 		return 0, outcome(err)
 	}
 	return res.RowsAffected()
@@ -71,6 +72,7 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 	defer func() {
 		if err != nil {
 			rollBack(ctx, c)
+			leave(c, err)
 		}
 	}()
 	if err := d.begin(ctx, c); err != nil {
@@ -118,9 +120,21 @@ func lockRow(ctx context.Context, c *sql.Conn, lock sqlstore.Statement, change f
 // closed, and the server rolls back.
 func rollBack(ctx context.Context, c *sql.Conn) {
 	if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
-		_ = c.Raw(func(any) error { return driver.ErrBadConn })
+		drop(c)
 	}
 }
+
+// leave closes the connection to a server that takes no writes any more: after a
+// failover the same name may lead to another one.
+func leave(c *sql.Conn, err error) {
+	switch number(err) {
+	case readOnlyServer, readOnlyTransaction, readOnlyMode:
+		drop(c)
+	}
+}
+
+// drop closes the connection, which would else go back to the pool.
+func drop(c *sql.Conn) { _ = c.Raw(func(any) error { return driver.ErrBadConn }) }
 
 // Numbers of errors. https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html,
 // https://mariadb.com/kb/en/mariadb-error-code-reference/
@@ -134,6 +148,10 @@ const (
 	deadlock         = 1213
 	connectionKilled = 1927
 	certification    = 3101 // by a replication group, at commit
+
+	readOnlyServer      = 1290
+	readOnlyTransaction = 1792
+	readOnlyMode        = 1836
 )
 
 // number returns the number of the error that the server answered, or 0.

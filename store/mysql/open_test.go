@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -114,6 +115,36 @@ func TestTheConnectionsOfOpenAreReadCommittedAndCommitEachStatement(t *testing.T
 	}
 	if isolation := vars["tx_isolation"] + vars["transaction_isolation"]; !strings.HasPrefix(isolation, "READ-COMMITTED") || vars["autocommit"] != "ON" {
 		t.Errorf("isolation %s, autocommit %s", isolation, vars["autocommit"])
+	}
+}
+
+func TestAConnectionToAServerThatBecameReadOnlyIsLeft(t *testing.T) {
+	e := engine(t)
+	prefix := e.Prefix(t)
+	cfg := Config{TablePrefix: prefix}
+	if err := ApplySchema(t.Context(), e.URL, cfg); err != nil {
+		t.Fatal(err)
+	}
+	st, err := Open(t.Context(), e.URL+"?pool_max_conns=1", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	at := time.Now().UTC().Truncate(time.Microsecond)
+	rec := &session.Record{Info: session.Info{ID: "ReadOnly________", Created: at, Seen: at, Expires: at.Add(time.Hour)}, Idle: time.Hour, Absolute: at.Add(time.Hour)}
+	if err := st.Create(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	for _, base := range []*session.Record{rec, {Info: session.Info{ID: rec.ID}}} {
+		if _, err := st.pool.ExecContext(t.Context(), "SET SESSION TRANSACTION READ ONLY"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Update(t.Context(), base, &session.Change{Now: at}); number(err) != readOnlyTransaction || errors.Is(err, session.ErrUnknown) {
+			t.Errorf("on a connection that is read-only: %v", err)
+		}
+		if _, err := st.Update(t.Context(), base, &session.Change{Now: at}); err != nil {
+			t.Errorf("on the next connection: %v", err)
+		}
 	}
 }
 

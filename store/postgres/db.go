@@ -23,6 +23,7 @@ func (d db) Exec(ctx context.Context, st sqlstore.Statement) (int64, error) {
 	defer c.Release()
 	tag, err := c.Exec(ctx, st.SQL, st.Args...)
 	if err != nil {
+		leave(ctx, c, err)
 		return 0, outcome(err)
 	}
 	return tag.RowsAffected(), nil
@@ -71,6 +72,7 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 		return nil
 	})
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		leave(ctx, c, err)
 		rollBack(ctx, c)
 		return 0, without(err)
 	}
@@ -97,6 +99,15 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 func rollBack(ctx context.Context, c *pgxpool.Conn) {
 	if c.Conn().PgConn().TxStatus() != 'I' {
 		_, _ = c.Exec(ctx, "ROLLBACK")
+	}
+}
+
+// leave closes the connection to a server that takes no writes any more: after a
+// failover the same name may lead to another one.
+func leave(ctx context.Context, c *pgxpool.Conn, err error) {
+	const readOnly = "25006"
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pe.Code == readOnly {
+		_ = c.Conn().Close(ctx)
 	}
 }
 

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -52,6 +53,36 @@ func TestTheURLSetsThePool(t *testing.T) {
 		}
 		if name := cfg.ConnConfig.RuntimeParams["application_name"]; (name == "crumb") != !strings.Contains(query, "application_name") {
 			t.Errorf("%q: the server is told that this is %q", query, name)
+		}
+	}
+}
+
+func TestAConnectionToAServerThatBecameReadOnlyIsLeft(t *testing.T) {
+	e := engine(t)
+	prefix := e.Prefix(t)
+	cfg := Config{TablePrefix: prefix}
+	if err := ApplySchema(t.Context(), e.URL, cfg); err != nil {
+		t.Fatal(err)
+	}
+	st, err := Open(t.Context(), e.URL+"&pool_max_conns=1", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	at := time.Now().UTC().Truncate(time.Microsecond)
+	rec := &session.Record{Info: session.Info{ID: "ReadOnly________", Created: at, Seen: at, Expires: at.Add(time.Hour)}, Idle: time.Hour, Absolute: at.Add(time.Hour)}
+	if err := st.Create(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	for _, base := range []*session.Record{rec, {Info: session.Info{ID: rec.ID}}} {
+		if _, err := st.pool.Exec(t.Context(), "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Update(t.Context(), base, &session.Change{Now: at}); err == nil || !strings.Contains(err.Error(), "25006") || errors.Is(err, session.ErrUnknown) {
+			t.Errorf("on a connection that is read-only: %v", err)
+		}
+		if _, err := st.Update(t.Context(), base, &session.Change{Now: at}); err != nil {
+			t.Errorf("on the next connection: %v", err)
 		}
 	}
 }

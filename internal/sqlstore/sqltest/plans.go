@@ -18,9 +18,11 @@ type explainer struct {
 	sqlstore.DB
 	explain string
 	plans   strings.Builder
+	calls   int
 }
 
 func (e *explainer) ask(ctx context.Context, st sqlstore.Statement) error {
+	e.calls++
 	st.SQL = e.explain + " " + st.SQL
 	return e.DB.Query(ctx, st, func(scan sqlstore.Scan) error {
 		var line string
@@ -51,7 +53,8 @@ func (e *explainer) Locked(ctx context.Context, lock sqlstore.Statement, change 
 	return e.DB.Locked(ctx, lock, change)
 }
 
-// Plans checks that no call reads more of a large table than it needs.
+// Plans checks that each call is one statement, or one transaction if it is an
+// update that locks, and reads no more of a large table than it needs.
 func Plans(t *testing.T, e *Engine) {
 	prefix := e.Prefix(t)
 	e.apply(t, prefix)
@@ -80,7 +83,7 @@ func Plans(t *testing.T, e *Engine) {
 		{"Load", key, func() error { _, err := st.Load(ctx, base.ID); return err }},
 		{"Create", "", func() error { return st.Create(ctx, visitor(1)) }},
 		{"Update", key, func() error {
-			_, err := st.Update(ctx, base, &session.Change{Now: at, Auth: base.Auth, Ops: add().Ops})
+			base, err = st.Update(ctx, base, &session.Change{Now: at, Auth: base.Auth, Ops: add().Ops})
 			return err
 		}},
 		{"Update of all columns", key, func() error {
@@ -129,8 +132,12 @@ func Plans(t *testing.T, e *Engine) {
 	} {
 		t.Run(call.name, func(t *testing.T) {
 			x.plans.Reset()
+			x.calls = 0
 			if err := call.do(); err != nil {
 				t.Fatal(err)
+			}
+			if x.calls != 1 {
+				t.Errorf("it took %d statements", x.calls)
 			}
 			plan := x.plans.String()
 			if scans := fmt.Sprintf(e.Scans, prefix); regexp.MustCompile(scans).MatchString(plan) {

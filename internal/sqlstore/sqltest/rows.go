@@ -232,3 +232,33 @@ func closed(t *testing.T, e *Engine) {
 		t.Errorf("Create: %v", err)
 	}
 }
+
+func noTextID(t *testing.T, e *Engine) {
+	st := e.OpenNew(t)
+	create(t, st, visitor(1))
+	ctx := t.Context()
+	for _, id := range []session.ID{"\xff", "a\x00b", session.ID("Sqltest__0000001\x00")} {
+		_, errLoad := st.Load(ctx, id)
+		_, errUpdate := st.Update(ctx, &session.Record{Info: session.Info{ID: id}}, add())
+		if !errors.Is(errLoad, session.ErrNotFound) || !errors.Is(errUpdate, session.ErrNotFound) {
+			t.Errorf("%q: Load %v, Update %v", id, errLoad, errUpdate)
+		}
+		live, errCheck := st.Check(ctx, now(), []session.ID{id, visitor(1).ID})
+		if errCheck != nil || len(live) != 1 {
+			t.Errorf("%q: Check %v, %v", id, live, errCheck)
+		}
+		seen := now().Add(time.Minute)
+		if err := st.Touch(ctx, []session.Touch{{ID: id, Seen: seen}, {ID: visitor(1).ID, Seen: seen}}); err != nil || !load(t, st, 1).Seen.Equal(seen) {
+			t.Errorf("%q: Touch %v", id, err)
+		}
+		if err := st.Delete(ctx, id); err != nil {
+			t.Errorf("%q: Delete %v", id, err)
+		}
+		rec := visitor(2)
+		rec.ID = id
+		if err := st.Create(ctx, rec); !has(err, "is no text") {
+			t.Errorf("%q: Create %v", id, err)
+		}
+	}
+	load(t, st, 1)
+}
