@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -559,8 +560,8 @@ func TestValuesThatCannotBeKept(t *testing.T) {
 			t.Error(got)
 		}
 	})
-	// A million take less than 2 s without the race detector; were the cost
-	// quadratic, so many would take minutes.
+	// What a key costs is counted in bytes allocated, which a busy machine does not
+	// change: were each to look at all before it, they would be thousands.
 	const keyCount = 50_000
 	for name, f := range map[string]func(s *session.Session, i int){
 		"Set":    func(s *session.Session, i int) { theme.At(fmt.Sprint(i)).Set(s, "x") },
@@ -569,30 +570,28 @@ func TestValuesThatCannotBeKept(t *testing.T) {
 		"Get":    func(s *session.Session, i int) { theme.At(fmt.Sprint(i)).Get(s) },
 		"one":    func(s *session.Session, i int) { hits.Add(s, 1) },
 	} {
-		t.Run("keys without end: "+name+" costs the same each", func(t *testing.T) {
+		t.Run("keys without end: "+name+" allocates the same each", func(t *testing.T) {
 			b := w.browser()
 			b.visit(func(s *session.Session) { theme.Set(s, "first") })
 			w.store.forget()
-			began := time.Now()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			a := b.visit(func(s *session.Session) {
 				for i := range keyCount {
 					f(s, i)
 				}
 			})
-			if d := time.Since(began); d > 10*time.Second {
-				t.Error("took", d)
+			runtime.ReadMemStats(&after)
+			if each := (after.TotalAlloc - before.TotalAlloc) / keyCount; each > 1000 {
+				t.Errorf("%d bytes each", each)
 			}
 			if refused := name != "Get" && name != "one"; (a.StatusCode == 500) != refused || refused && w.store.writes() != 0 {
 				t.Error(a.StatusCode, w.store.writes())
 			}
 		})
 	}
-	t.Run("a million elements in one value stay fast", func(t *testing.T) {
-		began := time.Now()
+	t.Run("a million elements in one value", func(t *testing.T) {
 		wantRefused(t, w, known, "bad.list", do(func(s *session.Session) { session.NewKey[[]int]("bad.list").Set(s, make([]int, 1_000_000)) }))
-		if d := time.Since(began); d > 10*time.Second {
-			t.Error("took", d)
-		}
 	})
 }
 
