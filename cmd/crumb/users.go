@@ -219,7 +219,7 @@ func (u *users) askHash(cmd *cobra.Command, name string) (string, error) {
 	if rule, ok := errors.AsType[*login.PasswordError](err); ok {
 		hint := "a few words in a row make a good password"
 		if rule.Rule == login.TooShort {
-			hint = fmt.Sprintf("it needs at least %d characters, as [login] min_password says; %s", rule.Limit, hint)
+			hint = "that is [login] min_password; " + hint
 		}
 		return "", app.WithHint(err, hint)
 	}
