@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -20,7 +18,6 @@ import (
 
 	"github.com/crumb-go/crumb/app"
 	"github.com/crumb-go/crumb/modules"
-	"github.com/crumb-go/crumb/store/sqlite"
 )
 
 func checkCommand() *cobra.Command {
@@ -322,112 +319,4 @@ func (c *checker) checkMode(check string, paths ...string) {
 		}
 	}
 	c.ok(check, "%s: only its owner", paths[0])
-}
-
-func (c *checker) checkDatabase(ctx context.Context) {
-	const check = "database"
-	if c.database.URL == "memory:" {
-		c.warn(check, "set [database] url to sqlite:crumb.db to keep them", "memory: forgets all sessions when the server stops")
-		return
-	}
-	// No time limit on the reading: a large database takes what it takes.
-	in, err := sqlite.Inspect(ctx, c.database.URL, sqlite.Config{TablePrefix: c.database.TablePrefix}, c.now, modules.OpenTimeout)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		c.warn(check, "crumb serve creates it; is url under [database] the right one?", "%s is not there", in.Path)
-		c.checkDisk(filepath.Dir(in.Path), 0)
-		return
-	case err != nil:
-		c.fail(check, "the owner of the server must be able to read and write it, and nothing else may hold it locked", "%s", strings.TrimPrefix(err.Error(), "sqlite: "))
-		return
-	case len(in.Problems) > 0:
-		c.fail(check, "stop the server and restore a backup; .recover of the sqlite3 program saves what can be read", "%s is damaged: %s", in.Path, strings.Join(in.Problems, "; "))
-		return
-	case in.SchemaVersion > sqlite.SchemaVersion:
-		c.fail(check, "run the newer crumb", "%s has schema version %d and this crumb knows up to %d", in.Path, in.SchemaVersion, sqlite.SchemaVersion)
-		return
-	case in.SchemaVersion == 0:
-		c.warn(check, "crumb serve creates them; is table_prefix under [database] the right one?", "%s has no tables %s*", in.Path, c.database.TablePrefix)
-	default:
-		c.ok(check, "%s is sound, schema version %d, %s", in.Path, in.SchemaVersion, plural(int(in.Sessions)))
-	}
-	if in.JournalMode == "wal" {
-		c.ok("journal", "write-ahead log")
-	} else {
-		c.warn("journal", "restart the server, which sets it; nothing else should", "journal mode is %s, not wal: requests wait for each other", in.JournalMode)
-	}
-	c.checkLog(in.Path)
-	c.checkMode("file modes", in.Path, in.Path+"-wal", in.Path+"-shm")
-	c.checkDisk(filepath.Dir(in.Path), fileSize(in.Path))
-	c.checkClock(in)
-	if in.Overdue > 0 {
-		c.warn("sweep", "is a server running, with a sweep_interval? crumb sessions sweep removes them now", "%s expired over a day ago and were not removed", plural(int(in.Overdue)))
-	} else {
-		c.ok("sweep", "nothing is overdue")
-	}
-}
-
-// maxLog is a size that the write-ahead log does not reach by itself: the server
-// begins it anew at some 40 MB.
-const maxLog = 256 << 20
-
-func (c *checker) checkLog(path string) {
-	if n := fileSize(path + "-wal"); n > maxLog {
-		c.warn("log", "another program reads the database and does not end: find it with fuser "+path, "%s-wal has grown to %s", path, size(n))
-	} else {
-		c.ok("log", "%s", size(n))
-	}
-}
-
-func fileSize(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
-
-// checkDisk looks at the file system of dir, whose database has so many bytes.
-func (c *checker) checkDisk(dir string, bytes int64) {
-	free, network, err := fileSystem(dir)
-	if err != nil {
-		c.fail("disk", "create the folder, or name another file under [database] url", "%s: %s", dir, err)
-		return
-	}
-	if network != "" {
-		c.fail("file system", "put the database on a local disk", "%s is on %s: network file systems do not lock as SQLite needs it", dir, network)
-	}
-	c.judgeSpace(dir, free, bytes)
-}
-
-func (c *checker) judgeSpace(dir string, free, bytes int64) {
-	switch {
-	case free < 0: // not known on this system
-	case free < 100<<20:
-		c.fail("disk", "make room, or move the database to a larger disk", "%s has %s left: sessions cannot be written when it is full", dir, size(free))
-	case free < max(1<<30, bytes):
-		c.warn("disk", "make room: the log and a backup need some", "%s has %s left", dir, size(free))
-	default:
-		c.ok("disk", "%s has %s left", dir, size(free))
-	}
-}
-
-func (c *checker) checkClock(in *sqlite.Inspection) {
-	const check, hint = "clock", "set this machine's clock, and keep it right with NTP"
-	written := time.Time{}
-	for _, path := range []string{in.Path, in.Path + "-wal"} {
-		if info, err := os.Stat(path); err == nil && info.ModTime().After(written) {
-			written = info.ModTime()
-		}
-	}
-	switch {
-	case c.now.Year() < 2026:
-		c.fail(check, hint, "it says %s", c.now.Format(time.DateTime))
-	case written.After(c.now.Add(time.Minute)):
-		c.fail(check, hint, "%s was written %s from now", in.Path, span(written.Sub(c.now)))
-	case in.Future > 0:
-		c.fail(check, hint, "%s created up to %s from now: the clock was set back, or that of another machine is ahead", plural(int(in.Future)), span(in.Ahead))
-	default:
-		c.ok(check, "%s", c.now.Format("2006-01-02 15:04:05 MST"))
-	}
 }

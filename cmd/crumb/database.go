@@ -17,6 +17,7 @@ import (
 	"github.com/crumb-go/crumb/store/mysql"
 	"github.com/crumb-go/crumb/store/postgres"
 	"github.com/crumb-go/crumb/store/sqlite"
+	"github.com/crumb-go/crumb/track"
 )
 
 // An engine is what the commands ask of a SQL database besides its sessions. A
@@ -142,7 +143,10 @@ func schemaCommand() *cobra.Command {
 			Use:   "status",
 			Short: "Show which version of the schema the database has",
 			Args:  noArgs,
-			RunE: onTables(func(ctx context.Context, w io.Writer, d *database) error {
+			RunE: onDatabase(func(ctx context.Context, w io.Writer, d *database) error {
+				if d.engine == nil {
+					return noSchema(d.Engine())
+				}
 				version, err := d.version(ctx)
 				if err != nil {
 					return err
@@ -162,10 +166,17 @@ func schemaCommand() *cobra.Command {
 			Use:   "apply",
 			Short: "Create the tables, or bring them up to date",
 			Args:  noArgs,
-			RunE: onTables(func(ctx context.Context, w io.Writer, d *database) error {
+			RunE: onDatabase(func(ctx context.Context, w io.Writer, d *database) error {
+				if d.engine == nil { // so that a deployment need not know the engine
+					_, err := fmt.Fprintf(w, "%s: needs no tables\n", d.shown)
+					return err
+				}
 				limited, cancel := context.WithTimeout(ctx, modules.OpenTimeout)
 				defer cancel()
 				if err := d.apply(limited, d.address, d.TablePrefix); err != nil {
+					return err
+				}
+				if err := d.applyTracking(limited); err != nil {
 					return err
 				}
 				version, err := d.version(ctx)
@@ -194,7 +205,11 @@ func printSchema(cmd *cobra.Command, args []string) error {
 	if engines[name] == nil {
 		return noSchema(name)
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), engines[name].schema(cfg.TablePrefix))
+	schema := engines[name].schema(cfg.TablePrefix)
+	if name != "sqlite" { // where they are in a file of their own, which serve creates
+		schema += "\n" + track.Schema(name, cfg.TablePrefix)
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), schema)
 	return err
 }
 
@@ -202,8 +217,8 @@ func noSchema(name string) error {
 	return app.WithHint(fmt.Errorf("%s has no tables", name), "there is nothing to create")
 }
 
-// onTables runs f on the database that the settings name, if it is one of tables.
-func onTables(f func(ctx context.Context, w io.Writer, d *database) error) func(*cobra.Command, []string) error {
+// onDatabase runs f on the database that the settings name.
+func onDatabase(f func(ctx context.Context, w io.Writer, d *database) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		a, err := settings(cmd, modules.Database)
 		if err != nil {
@@ -212,9 +227,6 @@ func onTables(f func(ctx context.Context, w io.Writer, d *database) error) func(
 		d, err := databaseOf(a)
 		if err != nil {
 			return err
-		}
-		if d.engine == nil {
-			return noSchema(d.Engine())
 		}
 		return f(cmd.Context(), cmd.OutOrStdout(), d)
 	}
