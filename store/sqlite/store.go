@@ -62,6 +62,9 @@ func (cfg *Config) check() error {
 // A Store keeps sessions in a SQLite file. Besides [session.Store] it implements
 // [session.Lister], [session.Toucher], [session.Sweeper] and [session.Checker].
 //
+// It keeps the sessions used last in memory, up to 16 MB, and serves none of them
+// before it has asked the file whether others have changed it.
+//
 // From Open to Close it owns two goroutines: one writes, one copies the
 // write-ahead log back into the file.
 type Store struct {
