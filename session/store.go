@@ -37,9 +37,9 @@ func (e *ValueError) Unwrap() error { return e.Err }
 // It has no clock: every time it needs is an argument. A [Record] is immutable
 // once handed over, in either direction; a [Change] is the caller's again when
 // Update returns, unless the outcome is unknown. A context that is done makes a
-// call fail, with nothing done; a store has no use for it once the call returned. Errors other than those named here are the
-// driver's own; one that leaves open whether the call took effect wraps
-// [ErrUnknown].
+// call fail, with nothing done, and is not looked at after the call. Errors other
+// than those named here are the driver's own; one that leaves open whether the
+// call took effect wraps [ErrUnknown].
 //
 // Package storetest checks all that is said here.
 type Store interface {
