@@ -85,7 +85,7 @@ func (a *agents) parse(agent string) device {
 // language returns the first language of an Accept-Language header, in lower
 // case, or "".
 func language(header string) string {
-	tag, _, _ := strings.Cut(header[:min(len(header), 2*maxLanguage)], ",")
+	tag, _, _ := strings.Cut(header, ",")
 	tag, _, _ = strings.Cut(tag, ";")
 	tag = strings.TrimSpace(tag)
 	if len(tag) < 2 || len(tag) > maxLanguage || strings.ContainsFunc(tag, func(c rune) bool {

@@ -55,7 +55,7 @@ type update struct {
 	first, last         int64 // requests
 	requests            int64
 	firstAddr, lastAddr netip.Addr
-	agent, language     string // of the first request
+	agent, languages    string // headers of the last request
 	page                string // of the last view; "" if none
 	entries             []entry
 }
@@ -114,14 +114,11 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entri
 			t.stats.dropped.Add(int64(len(entries)))
 			return
 		}
-		u = &update{
-			id: in.ID, created: in.Created.UnixMicro(), first: at, last: at, firstAddr: in.Addr, lastAddr: in.Addr,
-			agent: strings.Clone(cutText(r.UserAgent(), maxAgent)), language: language(r.Header.Get("Accept-Language")),
-		}
+		u = &update{id: in.ID, created: in.Created.UnixMicro(), first: at, last: at, firstAddr: in.Addr}
 		q.visitors[in.ID] = u
 		q.bytes += updateBytes
 	}
-	u.see(in, at, page)
+	u.see(in, r, at, page)
 	for i := range entries {
 		t.keep(u, &entries[i])
 	}
@@ -133,13 +130,19 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entri
 	}
 }
 
-func (u *update) see(in *session.Info, at int64, page string) {
+func (u *update) see(in *session.Info, r *http.Request, at int64, page string) {
 	u.requests++
 	u.first = min(u.first, at)
 	if at < u.last {
 		return
 	}
 	u.last, u.lastAddr = at, in.Addr
+	if agent := r.UserAgent(); agent != u.agent {
+		u.agent = strings.Clone(cutText(agent, maxAgent)) // a copy, lest it hold all the headers
+	}
+	if l := r.Header.Get("Accept-Language"); l != u.languages {
+		u.languages = strings.Clone(l[:min(len(l), 2*maxLanguage)])
+	}
 	if in.User != "" {
 		u.user = in.User
 	}
@@ -201,7 +204,7 @@ type batch struct {
 // Where a batch ends: some ten statements write it.
 const (
 	batchVisitors = 1500
-	batchEntries  = 2000
+	batchEntries  = 3400
 )
 
 func batchesOf(taken map[session.ID]*update, now time.Time) (list []*batch) {

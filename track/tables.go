@@ -36,6 +36,7 @@ type Tables struct {
 	agents agents
 
 	statements atomic.Int64
+	asked      func(query string, args []any) // told of each query; nil but in tests
 }
 
 // OpenTables opens the tables in the database that url names: sqlite:FILE,
@@ -103,6 +104,9 @@ func (t *Tables) exec(ctx context.Context, r sqldb.Runner, query string, args ..
 
 func (t *Tables) rows(ctx context.Context, r sqldb.Runner, query string, args []any, row func(sqldb.Scan) error) error {
 	t.statements.Add(1)
+	if t.asked != nil {
+		t.asked(query, args)
+	}
 	return r.Rows(ctx, query, args, row)
 }
 

@@ -263,11 +263,16 @@ func (t *Tracker) Flush(ctx context.Context) error {
 		t.queue.take()
 		return nil
 	}
-	for first := true; first || len(t.batches) > 0; first = false {
-		if len(t.batches) == 0 {
-			t.batches = batchesOf(t.queue.take(), t.cfg.Now())
-			continue
-		}
+	// First what an earlier flush left, then what has come since.
+	if err := t.writeAll(ctx); err != nil {
+		return err
+	}
+	t.batches = batchesOf(t.queue.take(), t.cfg.Now())
+	return t.writeAll(ctx)
+}
+
+func (t *Tracker) writeAll(ctx context.Context) error {
+	for len(t.batches) > 0 {
 		if err := t.writeFirst(ctx); err != nil {
 			return err
 		}

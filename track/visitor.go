@@ -129,7 +129,7 @@ func (v *visitor) see(u *update, d device) {
 	if u.last < v.seen {
 		return
 	}
-	v.seen, v.device, v.language = u.last, d.label, u.language
+	v.seen, v.device, v.language = u.last, d.label, language(u.languages)
 	if u.user != "" {
 		v.user = u.user
 	}
