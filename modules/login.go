@@ -155,9 +155,7 @@ func publicURL(server app.ServerConfig) string {
 // OpenTables opens the tables of users in the database of the sessions, or in the
 // one that the settings name.
 func (c LoginConfig) OpenTables(ctx context.Context, db DatabaseConfig, log *slog.Logger) (*login.Tables, error) {
-	if c.URL != "" {
-		db.URL, db.PasswordFile = c.URL, ""
-	}
+	db = c.Database(db)
 	if engine := db.Engine(); engine == "" || engine == "redis" {
 		return nil, app.Bad("url", "it is empty, and users are kept in a SQL database, which that of the sessions is not",
 			"set [login] url to a sqlite:, postgres: or mysql: URL")
@@ -168,9 +166,18 @@ func (c LoginConfig) OpenTables(ctx context.Context, db DatabaseConfig, log *slo
 	}
 	tables, err := login.OpenTables(ctx, url, c.tables(db, log))
 	if err != nil {
-		return nil, app.WithHint(err, "[login] url names another database; on a server \"crumb schema apply --login\" creates the tables")
+		return nil, app.WithHint(err, "[login] url names another database; on a server crumb schema apply creates the tables")
 	}
 	return tables, nil
+}
+
+// Database returns where users are kept: in db, that of the sessions, or in the one
+// that the settings name.
+func (c LoginConfig) Database(db DatabaseConfig) DatabaseConfig {
+	if c.URL != "" {
+		db.URL, db.PasswordFile = c.URL, ""
+	}
+	return db
 }
 
 func (c LoginConfig) tables(db DatabaseConfig, log *slog.Logger) login.TablesConfig {

@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -171,4 +174,45 @@ func TestServeWithoutLoginMakesNoKeysAndHasNoPagesForIt(t *testing.T) {
 	if o := crumb(t, dir, "keys", "rotate"); o.code != 1 || !strings.Contains(o.stderr, "hint: ") {
 		t.Errorf("keys rotate: %+v", o)
 	}
+}
+
+func TestUsersSignInWhateverTheSessionsAreKeptIn(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, dir string) {
+		settings, err := os.ReadFile(filepath.Join(dir, settingsFile))
+		if err == nil && strings.Contains(string(settings), `"redis`) {
+			if o := typed(t, dir, userPassword+"\n", "users", "add", "ann"); o.code != 2 || !strings.Contains(o.stderr, "hint: set [login] url") {
+				t.Errorf("without a SQL database: %+v", o)
+			}
+			must(t, os.WriteFile(filepath.Join(dir, settingsFile), append(settings, "\n[login]\nurl = \"sqlite:users.db\"\n"...), 0o600))
+		} else if err == nil {
+			dropLogin(t, string(settings))
+		}
+		addUser(t, dir, "ann")
+		s := start(t, dir, crumbPath, "--login", "--login.max_sessions=1")
+		first := s.formPost("/login", "", signInForm).token()
+		s.wantPrivate(first, "ann")
+		second := s.formPost("/login", "", signInForm).token()
+		s.wantPrivate(first, "")
+		s.wantPrivate(second, "ann")
+		if out := typed(t, dir, "another set of crumbs\n", "users", "passwd", "ann").stdout; out != "Set the password of ann and ended 1 session.\n" {
+			t.Errorf("users passwd says %q", out)
+		}
+		s.wantPrivate(second, "")
+		mustCrumb(t, dir, "users", "delete", "ann", "--yes")
+	})
+}
+
+var (
+	urlSetting    = regexp.MustCompile(`url = "([^"]+)"`)
+	prefixSetting = regexp.MustCompile(`table_prefix = "([^"]+)"`)
+)
+
+// dropLogin deletes the tables of users on a server when the test ends.
+func dropLogin(t *testing.T, settings string) {
+	raw, prefix := urlSetting.FindStringSubmatch(settings)[1], prefixSetting.FindStringSubmatch(settings)[1]
+	t.Cleanup(func() {
+		for _, table := range []string{"users", "login_counters", "login_resets", "audit", "login_schema"} {
+			execServer(t, raw, "DROP TABLE IF EXISTS "+prefix+table)
+		}
+	})
 }
