@@ -27,6 +27,8 @@ func runChild(role string, args []string) error {
 		return childLoad(args[0], round, session.ID(args[2]))
 	case "serve":
 		return childServe(args[0])
+	case "app":
+		return childApp(args[0])
 	}
 	return fmt.Errorf("no child does %q", role)
 }

@@ -2,7 +2,7 @@
 // has finished is kept in a folder, so that a run which was interrupted goes on
 // where it stopped.
 //
-//	go run .                           all, in some three hours
+//	go run .                           all, in some three and a half hours
 //	go run . -only kill,sizes          some parts
 //	go run . -only mixed -mixed 8h     a night
 //	go run . -list                     the parts
@@ -29,6 +29,7 @@ type sizes struct {
 	Sessions  int           // of sizes, memory and sweep
 	Mixed     time.Duration // how long
 	Rate      int           // of mixed, requests/s
+	Faults    int           // rounds of each fault
 }
 
 // A run is one call of the program.
@@ -52,6 +53,7 @@ var parts = []part{
 	{"memory", "the memory store: bytes each", runMemory},
 	{"sweep", "a sweep of expired sessions beside traffic", runSweep},
 	{"mixed", "mixed load: memory and goroutines stay flat", runMixed},
+	{"faults", "each engine: apps and database servers are killed amid the load (needs make servers)", runFaults},
 	{"durability", "the log is synced before the answer, and counts share commits (needs strace)", runDurability},
 }
 
@@ -80,6 +82,7 @@ func soak(args []string) error {
 	flags.IntVar(&r.Sessions, "sessions", 1_000_000, "how many sessions sizes, memory and sweep go up to")
 	flags.DurationVar(&r.Mixed, "mixed", time.Hour, "how long mixed load lasts")
 	flags.IntVar(&r.Rate, "rate", 400, "requests a second of mixed load")
+	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

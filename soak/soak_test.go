@@ -67,6 +67,18 @@ func TestHistoriesHaveAnOrder(t *testing.T) {
 	}
 }
 
+// Of the engines whose servers run.
+func TestWhatWasAcknowledgedSurvivesFaultsOfEachEngine(t *testing.T) {
+	r := &run{sizes: sizes{Faults: 2}, dir: t.TempDir(), bar: newBar("faults")}
+	f, err := runFaults(t.Context(), r, &figures{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Rows) < 3 {
+		t.Errorf("the figures are %v", f.Rows)
+	}
+}
+
 func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	k := newKilling(t.TempDir())
 	for n := range 8 {
