@@ -7,8 +7,7 @@ import (
 )
 
 // A Dialect is what one engine says otherwise than another. In its statements
-// {sessions} and {schema} are the tables, ? is a parameter and "name" a name
-// that is a reserved word somewhere.
+// {sessions} is the table, and parameters are as the engine has them.
 type Dialect struct {
 	Name     string // of the store, which begins every error
 	Quote    string // what stands around a name
@@ -110,9 +109,10 @@ func (s *statements) check(n int) string {
 	return s.text("SELECT id, auth FROM {sessions} WHERE id " + s.dialect.In(n) + " AND idle <> 0 AND expires > ? AND format = 1")
 }
 
-// text translates a statement into what the engine reads.
+// text translates a statement into what the engine reads: {sessions} is the table,
+// ? a parameter and "name" a name that is a reserved word somewhere.
 func (s *statements) text(sql string) string {
-	sql = strings.NewReplacer("{sessions}", s.prefix+"sessions", "{schema}", s.prefix+"schema", `"`, s.dialect.Quote).Replace(sql)
+	sql = strings.NewReplacer("{sessions}", s.prefix+"sessions", `"`, s.dialect.Quote).Replace(sql)
 	if !s.dialect.Numbered {
 		return sql
 	}

@@ -51,8 +51,9 @@ type Inspection struct {
 // It changes nothing. now is the time of this machine.
 func Inspect(ctx context.Context, url string, cfg Config, now time.Time) (*Inspection, error) {
 	in := new(Inspection)
+	began := time.Now()
 	err := withPool(url, &cfg, func(pool *sql.DB) (err error) {
-		if err := in.readServer(ctx, pool, now); err != nil {
+		if err := in.readServer(ctx, pool, now, began); err != nil {
 			return err
 		}
 		in.Local = isLocal(url)
@@ -72,19 +73,20 @@ func Inspect(ctx context.Context, url string, cfg Config, now time.Time) (*Inspe
 	return in, nil
 }
 
-func (in *Inspection) readServer(ctx context.Context, pool *sql.DB, now time.Time) error {
+// readServer asks the server. now is what this machine's clock said at began.
+func (in *Inspection) readServer(ctx context.Context, pool *sql.DB, now, began time.Time) error {
 	c, err := pool.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	began := time.Now()
+	asked := time.Since(began)
 	var clock int64
 	if err := c.QueryRowContext(ctx, "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)").Scan(&clock); err != nil {
 		return err
 	}
 	// Half of the time it took was the way there.
-	in.Skew = time.UnixMicro(clock).Sub(now.Add(time.Since(began) / 2)).Round(time.Millisecond)
+	in.Skew = time.UnixMicro(clock).Sub(now.Add((asked + time.Since(began)) / 2)).Round(time.Millisecond)
 	vars, err := variables(ctx, c, "SHOW SESSION VARIABLES")
 	if err != nil {
 		return err

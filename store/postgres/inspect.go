@@ -44,8 +44,9 @@ type Inspection struct {
 // It changes nothing. now is the time of this machine.
 func Inspect(ctx context.Context, url string, cfg Config, now time.Time) (*Inspection, error) {
 	in := new(Inspection)
+	began := time.Now()
 	err := withPool(ctx, url, &cfg, func(pool *pgxpool.Pool) (err error) {
-		if err := in.readServer(ctx, pool, now); err != nil {
+		if err := in.readServer(ctx, pool, now, began); err != nil {
 			return err
 		}
 		in.judge()
@@ -63,19 +64,20 @@ func Inspect(ctx context.Context, url string, cfg Config, now time.Time) (*Inspe
 	return in, nil
 }
 
-func (in *Inspection) readServer(ctx context.Context, pool *pgxpool.Pool, now time.Time) error {
+// readServer asks the server. now is what this machine's clock said at began.
+func (in *Inspection) readServer(ctx context.Context, pool *pgxpool.Pool, now, began time.Time) error {
 	c, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Release()
-	began := time.Now()
+	asked := time.Since(began)
 	var clock int64
 	if err := c.QueryRow(ctx, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").Scan(&clock); err != nil {
 		return err
 	}
 	// Half of the time it took was the way there.
-	in.Skew = time.UnixMicro(clock).Sub(now.Add(time.Since(began) / 2)).Round(time.Millisecond)
+	in.Skew = time.UnixMicro(clock).Sub(now.Add((asked + time.Since(began)) / 2)).Round(time.Millisecond)
 	const setting = "coalesce(current_setting('%s', true), '')"
 	sql := "SELECT version()"
 	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit", "default_transaction_isolation", "max_connections"} {
