@@ -64,7 +64,7 @@ func TestAnErasedVisitorStaysErased(t *testing.T) {
 func TestWhatIsErasedIsNoLongerCounted(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, tables *track.Tables) {
 		s := newSite(t, tables, track.Config{PerSession: 1 << 20, MaxQueue: 1 << 20, MaxQueueBytes: 1 << 30})
-		hits := traffic(t, s, 2000)
+		hits := traffic(t, s, sized(2000))
 		gone := map[session.ID]bool{}
 		for i, h := range hits {
 			if i%40 == 0 && !gone[h.id] {
@@ -75,7 +75,7 @@ func TestWhatIsErasedIsNoLongerCounted(t *testing.T) {
 			}
 		}
 		rest := slices.DeleteFunc(hits, func(h hit) bool { return gone[h.id] })
-		if len(gone) < 10 || len(rest) < 100 {
+		if len(gone) < 5 || len(rest) < 50 {
 			t.Fatalf("%d visitors are erased and %d hits are left", len(gone), len(rest))
 		}
 		ask(t, s, rest)
@@ -87,7 +87,7 @@ func TestWhatIsErasedIsNoLongerCounted(t *testing.T) {
 func TestAnErasureBesideAWriteLeavesNothing(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, tables *track.Tables) {
 		s := newSite(t, tables, track.Config{})
-		for range 30 {
+		for range sized(30) {
 			b := s.visitor()
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -199,9 +199,10 @@ func TestWhatIsTooOldGoes(t *testing.T) {
 			}
 		}
 		var all []*browser
-		for range 1100 { // more than two batches of a sweep
+		for range sized(1100) { // more than two batches of a sweep
 			all = append(all, s.visitor())
 		}
+		some := []*browser{all[0], all[len(all)/2], all[len(all)-1]}
 		b := all[0]
 		s.flush()
 		views := func() int64 {
@@ -219,7 +220,7 @@ func TestWhatIsTooOldGoes(t *testing.T) {
 			t.Errorf("after a day the address is %s", got)
 		}
 		at(day + time.Microsecond)
-		for _, b := range all {
+		for _, b := range some {
 			if v := b.visitor(); v.FirstAddr != "192.0.2.0/24" || v.LastAddr != "192.0.2.0/24" {
 				t.Fatalf("after more than a day the addresses are %s and %s", v.FirstAddr, v.LastAddr)
 			}
@@ -229,18 +230,18 @@ func TestWhatIsTooOldGoes(t *testing.T) {
 			t.Errorf("after 90 days %d views are there", n)
 		}
 		at(90*day + time.Microsecond)
-		for _, b := range all {
+		for _, b := range some {
 			if n := len(b.trail()); n != 0 {
 				t.Fatalf("after more than 90 days %d views are there", n)
 			}
 		}
 		at(400 * day)
 		b.visitor()
-		if n := views(); n != 1100 {
+		if n := views(); n != int64(len(all)) {
 			t.Errorf("after 400 days %d views are counted", n)
 		}
 		at(400*day + 15*time.Minute)
-		for _, b := range all {
+		for _, b := range some {
 			erased(t, tables, b.id())
 		}
 		at(402 * day)

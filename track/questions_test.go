@@ -267,7 +267,7 @@ func checkSeries(t *testing.T, name string, points []track.Point, span track.Spa
 
 func TestAnswersAreThoseOfALookAtEachView(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, tables *track.Tables) {
-		n := 5_000
+		n := sized(5_000)
 		if strings.HasSuffix(t.Name(), "/sqlite") && !raceEnabled {
 			n = 100_000
 		}

@@ -141,6 +141,15 @@ func (b *browser) do(h http.Handler, method, path string, header ...string) *htt
 	return w
 }
 
+// sized is n, or less under the race detector, in which SQLite takes some twenty
+// times as long.
+func sized(n int) int {
+	if raceEnabled {
+		return n / 10
+	}
+	return n
+}
+
 func (s *site) flush() {
 	s.t.Helper()
 	if err := s.tracker.Flush(s.t.Context()); err != nil {

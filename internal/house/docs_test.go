@@ -101,7 +101,7 @@ func TestSettingsInDocumentsAreTaken(t *testing.T) {
 			if err := os.WriteFile(file, []byte(block), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := app.New(app.Options{File: file}, modules.Login); err != nil {
+			if _, err := app.New(app.Options{File: file}, modules.Login, modules.Track); err != nil {
 				t.Errorf("%s: %v in\n%s", path, err, block)
 			}
 		}
@@ -222,15 +222,15 @@ func TestMakeTargetsInDocumentsExist(t *testing.T) {
 var tableMarks = regexp.MustCompile(`(?s)(<!-- settings of (\w+) -->\n)(.*?)(<!-- end -->)`)
 
 func TestTheSettingsInTheGuideAreThoseOfTheCode(t *testing.T) {
-	a, err := app.New(app.Options{}, modules.Login)
+	a, err := app.New(app.Options{}, modules.Login, modules.Track)
 	if err != nil {
 		t.Fatal(err)
 	}
 	structs := map[string]any{
 		"server": app.ServerConfig{}, "database": modules.DatabaseConfig{}, "session": modules.SessionConfig{},
-		"keys": modules.KeysConfig{}, "login": modules.LoginConfig{},
+		"keys": modules.KeysConfig{}, "login": modules.LoginConfig{}, "track": modules.TrackConfig{},
 	}
-	for _, guide := range []string{"session-guide.md", "login-guide.md"} {
+	for _, guide := range []string{"session-guide.md", "login-guide.md", "tracking-guide.md"} {
 		path := root + "/docs/" + guide
 		text := read(t, path)
 		tables := 0
