@@ -537,7 +537,7 @@ func TestTheHeadersOfOurPages(t *testing.T) {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}
 		}
-		for _, want := range []string{"default-src 'self'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"} {
+		for _, want := range []string{"default-src 'self'", "object-src 'none'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"} {
 			if !strings.Contains(h.Get("Content-Security-Policy"), want) {
 				t.Errorf("the policy lacks %s: %s", want, h.Get("Content-Security-Policy"))
 			}

@@ -98,7 +98,7 @@ func newPages(theirs fs.FS) (*pages, error) {
 	}
 	// The style is part of each page, and allowed by its hash.
 	sum := sha256.Sum256([]byte(style))
-	p.policy = "default-src 'self'; style-src 'self' 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self' data:; " +
+	p.policy = "default-src 'self'; object-src 'none'; style-src 'self' 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self' data:; " +
 		"frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 	return p, nil
 }
