@@ -20,7 +20,6 @@ func kill(int) error                                         { return errors.Err
 func taken(int) bool                                         { return false }
 func commandHolds(int, string) bool                          { return false }
 func children(int) []int                                     { return nil }
-func freePort() (int, error)                                 { return 0, errors.ErrUnsupported }
 func lock(string) (func(), error)                            { return nil, errors.ErrUnsupported }
 
 // Pause stops the node's processes where they are, as a machine that hangs would;

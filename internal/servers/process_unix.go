@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -214,20 +212,6 @@ func children(pid int) (pids []int) {
 		}
 	}
 	return pids
-}
-
-// freePort returns a port that nothing listens on. It is below those that kernels
-// give to outgoing connections, so that it is still free after a restart.
-func freePort() (int, error) {
-	for range 100 {
-		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		return port, l.Close()
-	}
-	return 0, errors.New("none of 100 ports tried is free")
 }
 
 // lock keeps out other processes that start or stop the servers of dir, until

@@ -71,11 +71,11 @@ func createCluster(_ context.Context, s *Server, user string) error {
 		if err != nil {
 			return err
 		}
-		bus, err := freePort()
+		bus, err := n.reserve()
 		if err != nil {
 			return err
 		}
-		n.Args = append(n.Args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
+		n.Args = append(n.Args, "--cluster-enabled", "yes", "--cluster-port", bus,
 			"--repl-diskless-sync-delay", "0", // seconds to wait for more replicas; 5 by default
 			"--cluster-node-timeout", "2000") // milliseconds until a silent node has failed; 15 seconds by default
 		addrs = append(addrs, n.Addr)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,6 +32,8 @@ type Node struct {
 	Program string
 	Args    []string
 	As      string // the user it runs as, "" for the one who started it
+
+	reserved []net.Listener // keep others off its ports until it starts
 }
 
 // CanStart reports whether a test may start a server of the kind for itself: tests
@@ -86,13 +90,41 @@ func (s *Server) newNode(name, user string) (*Node, error) {
 	if err := giveTo(n.Dir, user); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	n.Addr = fmt.Sprintf("127.0.0.1:%d", port)
 	s.Nodes = append(s.Nodes, n)
-	return n, nil
+	port, err := n.reserve()
+	n.Addr = "127.0.0.1:" + port
+	return n, err
+}
+
+// reserve returns a port that nobody else takes before the node starts.
+func (n *Node) reserve() (port string, err error) {
+	l, err := listenAnywhere()
+	if err != nil {
+		return "", err
+	}
+	n.reserved = append(n.reserved, l)
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	return port, err
+}
+
+func (n *Node) yieldPorts() {
+	for _, l := range n.reserved {
+		l.Close()
+	}
+	n.reserved = nil
+}
+
+// listenAnywhere listens on a port below those that kernels give to outgoing
+// connections, so that it is still free when the server is started again.
+func listenAnywhere() (net.Listener, error) {
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))); err == nil {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("none of 100 ports tried is free: %w", err)
 }
 
 // Kill ends all processes of the server at once, as a power cut would but that the
@@ -114,6 +146,7 @@ func (s *Server) Restart(ctx context.Context) error {
 		if n.Running() {
 			continue
 		}
+		n.yieldPorts()
 		if err := n.start(); err != nil {
 			return fmt.Errorf("servers: start %s: %w", n.Program, err)
 		}
@@ -140,6 +173,7 @@ func (s *Server) Restart(ctx context.Context) error {
 func (s *Server) Stop() error {
 	var errs []error
 	for _, n := range s.Nodes {
+		n.yieldPorts()
 		errs = append(errs, n.signal(stopSignal(s.Kind)))
 	}
 	for _, n := range s.Nodes {
