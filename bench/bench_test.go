@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/crumb-go/crumb/internal/servers"
 )
 
 func TestMedian(t *testing.T) {
@@ -42,6 +44,10 @@ func TestRatioComparesEachRoundWithItself(t *testing.T) {
 func TestEveryPeerCounts(t *testing.T) {
 	for i := range peers {
 		p := &peers[i]
+		if p.kind != "" && len(servers.Missing(p.kind)) > 0 {
+			t.Log(servers.LeftOut([]string{p.kind}))
+			continue
+		}
 		t.Run(p.name, func(t *testing.T) {
 			a, err := p.open(t.TempDir())
 			if err != nil {

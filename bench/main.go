@@ -81,6 +81,7 @@ func run(args []string) error {
 
 	b := &bench{rounds: *rounds, time: *d, only: filter, dir: tmp, profiles: *profiles, began: time.Now()}
 	b.res = newResults(b)
+	b.leaveOut()
 	if err := b.measure(); err != nil {
 		return err
 	}
@@ -102,6 +103,9 @@ func (b *bench) measure() error {
 		return err
 	}
 	if err := measureChecks(b); err != nil {
+		return err
+	}
+	if err := measureCommands(b); err != nil {
 		return err
 	}
 	f, err := startFleet(b)

@@ -36,7 +36,7 @@ type cost struct {
 func measureMiddleware(b *bench, round int) error {
 	for i := range peers {
 		p := &peers[(i+round)%len(peers)]
-		if !b.wantsAny("middleware", p.short, middlewareOps) {
+		if p.kind != "" || !b.wantsAny("middleware", p.short, middlewareOps) {
 			continue
 		}
 		if err := measurePeer(b, p); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type peer struct {
 	short string // in -only
 	name  string // in tables
 	open  func(dir string) (*app, error)
+	kind  string // of the database server that it needs, "" if none
 }
 
 // An app is a peer at work: one handler for each thing that is measured, all of
@@ -76,24 +78,24 @@ func answer(w http.ResponseWriter, ok bool) {
 
 func showCount(w http.ResponseWriter, n int) { io.WriteString(w, strconv.Itoa(n)) }
 
-var peers = []peer{
-	{"none", "no sessions", openNone},
+var peers = slices.Concat([]peer{
+	{"none", "no sessions", openNone, ""},
 	{"crumb-memory", "Crumb, memory", func(string) (*app, error) {
 		return openCrumb(memory.New(), nil)
-	}},
+	}, ""},
 	{"crumb-sqlite", "Crumb, SQLite", func(dir string) (*app, error) {
 		store, err := sqlite.Open(context.Background(), "sqlite:"+filepath.Join(dir, "crumb.db"), sqlite.Config{})
 		if err != nil {
 			return nil, err
 		}
 		return openCrumb(store, store.Close)
-	}},
+	}, ""},
 	{"scs-memory", "scs, memstore", func(string) (*app, error) {
 		return openSCS(memstore.New(), nil), nil
-	}},
-	{"scs-sqlite", "scs, sqlite3store", openSCSOnSQLite},
-	{"gorilla-cookie", "gorilla, cookie", openGorilla},
-}
+	}, ""},
+	{"scs-sqlite", "scs, sqlite3store", openSCSOnSQLite, ""},
+	{"gorilla-cookie", "gorilla, cookie", openGorilla, ""},
+}, databasePeers)
 
 func peerByName(short string) *peer {
 	for i := range peers {

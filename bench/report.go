@@ -19,6 +19,7 @@ type results struct {
 	Servers    map[string]map[string][]loadResult `json:",omitempty"`
 	Lost       map[string][]lostResult            `json:",omitempty"`
 	Checks     *checks                            `json:",omitempty"`
+	Commands   []commands                         `json:",omitempty"`
 	Targets    []target                           `json:",omitempty"`
 }
 
@@ -158,7 +159,10 @@ func (r *results) ofPlainByCPU(peer, name string) float64 {
 func (r *results) ofPlain(peer, name string) float64 { return r.rate(peer, name, "none", opIdle) }
 
 // rivals are whom Crumb is compared with, store by store.
-var rivals = map[string]string{"crumb-memory": "scs-memory", "crumb-sqlite": "scs-sqlite"}
+var rivals = map[string]string{
+	"crumb-memory": "scs-memory", "crumb-sqlite": "scs-sqlite",
+	"crumb-redis": "scs-redis", "crumb-postgres": "scs-postgres",
+}
 
 func (r *results) print(w io.Writer) {
 	fmt.Fprintln(w, r.Machine)

@@ -167,6 +167,18 @@ var serverCases = []serverCase{
 	{"scs-sqlite", opRead, false},
 	{"scs-sqlite", opCounter, true},
 	{"gorilla-cookie", opCounter, false},
+	{"crumb-redis", opCounter, false},
+	{"crumb-redis", opRead, false},
+	{"crumb-redis", opCounter, true},
+	{"scs-redis", opCounter, false},
+	{"scs-redis", opRead, false},
+	{"scs-redis", opCounter, true},
+	{"crumb-postgres", opCounter, false},
+	{"crumb-postgres", opRead, false},
+	{"crumb-postgres", opCounter, true},
+	{"scs-postgres", opCounter, false},
+	{"scs-postgres", opRead, false},
+	{"scs-postgres", opCounter, true},
 }
 
 // A fleet is one server of each peer that the run needs.

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // A target is one promise of the project, as far as this program can measure it.
 type target struct {
@@ -18,8 +21,8 @@ func (t target) verdict() string {
 	return "MISSED"
 }
 
-// judge lists the targets whose figures this run has. Redis, PostgreSQL and what
-// takes hours are measured elsewhere.
+// judge lists the targets whose figures this run has. What takes hours is measured
+// elsewhere.
 func (r *results) judge() {
 	atLeast := func(what string, got, must, aim float64, format func(float64) string) {
 		if got > 0 {
@@ -30,6 +33,7 @@ func (r *results) judge() {
 		r.Targets = append(r.Targets, target{what, format(got), "≤ " + format(must), "≤ " + format(aim), got <= must, got <= aim})
 	}
 	count := func(n float64) string { return fmt.Sprintf("%.0f", n) }
+	exactly := func(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
 
 	for _, c := range []struct{ op, name string }{{opRead, "read"}, {opCounter, "counter"}} {
 		rounds := r.Middleware["crumb-memory"][c.op]
@@ -58,6 +62,12 @@ func (r *results) judge() {
 	atLeast("server, SQLite, counter, over scs + SQLite", r.rate("crumb-sqlite", opCounter, "scs-sqlite", opCounter), 5, 8, times)
 	atLeast("server, SQLite, counter, of plain", r.ofPlain("crumb-sqlite", opCounter), 0.40, 0.60, percent)
 	atLeast("server, SQLite, read, of plain", r.ofPlain("crumb-sqlite", opRead), 0.65, 0.90, percent)
+	atLeast("server, Redis, counter, over scs + goredisstore", r.rate("crumb-redis", opCounter, "scs-redis", opCounter), 2, 3, times)
+	atLeast("server, PostgreSQL, counter, over scs + pgxstore", r.rate("crumb-postgres", opCounter, "scs-postgres", opCounter), 1.5, 2.5, times)
+	for _, c := range r.Commands {
+		atMost(c.Server+", counter, loads a request", c.Loads, 1, 1, exactly)
+		atMost(c.Server+", counter, updates a request", c.Updates, 1, 1, exactly)
+	}
 	for _, p := range peers {
 		if rivals[p.short] == "" || len(r.Lost[p.short]) == 0 {
 			continue

@@ -22,10 +22,11 @@ if f.idle ~= '0' then
     end
   end
   batches('HDEL', key, delete)
-  local at = int(math.max(num(ARGV[1]), num(f.seen)))
-  f.idle, f.expires, f.absolute, f.size = '0', at, at, '0'
+  local at = math.max(num(ARGV[1]), num(f.seen))
+  -- It outlives every first-visit cookie, which lives a day.
+  f.idle, f.expires, f.absolute, f.size = '0', int(math.max(at, num(f.created) + 864e8)), int(at), '0'
   f.version = add(f.version, '1')
   call('HSET', key, 'facts', line(f))
-  keep(key, at)
+  keep(key, f.expires)
 end
 return before

@@ -58,7 +58,7 @@ func openConfig(t *testing.T, url string, cfg Config) *Store {
 }
 
 // deleteKeys deletes what begins with prefix on every node.
-func deleteKeys(t *testing.T, client rueidis.Client, prefix string) {
+func deleteKeys(t testing.TB, client rueidis.Client, prefix string) {
 	ctx := context.Background()
 	for _, node := range client.Nodes() {
 		for cursor := uint64(0); ; {

@@ -26,6 +26,9 @@ func parseURL(raw string) (rueidis.ClientOption, error) {
 		// Caching would need a second connection's say on every read.
 		DisableCache: true,
 		AlwaysRESP2:  true, // a record is a list of strings then, not a map
+		// One connection carries the calls of all requests: the more of them share a
+		// write and a read, the less each costs, here and at the server.
+		PipelineMultiplex: -1,
 		// A connection on which nothing has come for so long is dead. Meanwhile calls
 		// end when their context does.
 		ConnWriteTimeout:    3 * time.Second,
