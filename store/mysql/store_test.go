@@ -13,15 +13,13 @@ import (
 	"github.com/crumb-go/crumb/internal/servers"
 	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/internal/sqlstore/sqltest"
-	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/storetest"
 )
 
 func TestMain(m *testing.M) { servers.Main(m, servers.MySQL) }
 
 func TestStore(t *testing.T) {
-	e := engine(t)
-	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
+	storetest.Run(t, engine(t).Emptied(t))
 }
 
 // A pool of the app's own is REPEATABLE READ and sends parameters apart from
@@ -32,7 +30,7 @@ func TestStoreOverAPoolOfTheApp(t *testing.T) {
 	e.Open = func(ctx context.Context, _, prefix string, logger *slog.Logger) (sqltest.Store, error) {
 		return New(ctx, pool, Config{TablePrefix: prefix, Logger: logger})
 	}
-	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
+	storetest.Run(t, e.Emptied(t))
 }
 
 func TestFaults(t *testing.T) { sqltest.Run(t, engine(t)) }

@@ -11,15 +11,13 @@ import (
 	"github.com/crumb-go/crumb/internal/servers"
 	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/internal/sqlstore/sqltest"
-	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/storetest"
 )
 
 func TestMain(m *testing.M) { servers.Main(m, servers.Postgres) }
 
 func TestStore(t *testing.T) {
-	e := engine(t)
-	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
+	storetest.Run(t, engine(t).Emptied(t))
 }
 
 // A PgBouncer in transaction mode loses prepared statements.
@@ -30,7 +28,7 @@ func TestStoreWithoutPreparedStatements(t *testing.T) {
 		separator = "&"
 	}
 	e.URL += separator + "default_query_exec_mode=exec"
-	storetest.Run(t, func(t *testing.T) session.Store { return e.OpenNew(t) })
+	storetest.Run(t, e.Emptied(t))
 }
 
 func TestFaults(t *testing.T) { sqltest.Run(t, engine(t)) }
