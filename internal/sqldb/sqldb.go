@@ -31,12 +31,14 @@ const (
 type DB struct {
 	Dialect Dialect
 
-	sql   *sql.DB
-	owned bool
+	sql    *sql.DB
+	writes *sql.DB // the same, but for a SQLite file: who writes does not wait for a connection too
+	owned  bool
 
-	// write is held by who writes to SQLite, which lets in one at a time and has
-	// no queue. Unused on servers.
-	write chan struct{}
+	// turn is held by who writes to SQLite, which lets in one at a time and has no
+	// queue; in memory, where there is one connection, also by who reads.
+	turn   chan struct{}
+	memory bool
 }
 
 const callTimeout = 5 * time.Second
@@ -74,7 +76,7 @@ func New(db *sql.DB, d Dialect) (*DB, error) {
 	case d != SQLite && d != Postgres && d != MySQL:
 		return nil, fmt.Errorf("there is no dialect %q; use %s, %s or %s", d, SQLite, Postgres, MySQL)
 	}
-	return &DB{Dialect: d, sql: db, write: make(chan struct{}, 1)}, nil
+	return &DB{Dialect: d, sql: db, writes: db, turn: make(chan struct{}, 1)}, nil
 }
 
 // defaultMaxConns leaves most of a server's connections, 100 or 151 by default, to
@@ -95,7 +97,11 @@ func (db *DB) Close() error {
 	if !db.owned {
 		return nil
 	}
-	return db.sql.Close()
+	err := db.sql.Close()
+	if db.writes != db.sql {
+		err = errors.Join(err, db.writes.Close())
+	}
+	return err
 }
 
 // A Runner runs statements: a [DB], each by itself, or a [Tx].
@@ -114,12 +120,12 @@ type Scan func(dest ...any) error
 // Exec implements [Runner].
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	err = db.again(ctx, func(ctx context.Context) error {
-		unlock, err := db.lock(ctx)
+		done, err := db.wait(ctx, db.Dialect == SQLite)
 		if err != nil {
 			return err
 		}
-		defer unlock()
-		n, err = runner{db.sql, db.Dialect}.Exec(ctx, query, args...)
+		defer done()
+		n, err = runner{db.writes, db.Dialect}.Exec(ctx, query, args...)
 		return err
 	})
 	return n, err
@@ -128,6 +134,11 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 // Row implements [Runner].
 func (db *DB) Row(ctx context.Context, query string, args []any, dest ...any) error {
 	return db.again(ctx, func(ctx context.Context) error {
+		done, err := db.wait(ctx, db.memory)
+		if err != nil {
+			return err
+		}
+		defer done()
 		return runner{db.sql, db.Dialect}.Row(ctx, query, args, dest...)
 	})
 }
@@ -136,8 +147,13 @@ func (db *DB) Row(ctx context.Context, query string, args []any, dest ...any) er
 func (db *DB) Rows(ctx context.Context, query string, args []any, row func(scan Scan) error) error {
 	var broken error
 	err := db.again(ctx, func(ctx context.Context) error {
+		done, err := db.wait(ctx, db.memory)
+		if err != nil {
+			return err
+		}
+		defer done()
 		begun := false
-		err := runner{db.sql, db.Dialect}.Rows(ctx, query, args, func(scan Scan) error {
+		err = runner{db.sql, db.Dialect}.Rows(ctx, query, args, func(scan Scan) error {
 			begun = true
 			return row(scan)
 		})
@@ -210,14 +226,15 @@ func (d Dialect) bind(query string) string {
 	return b.String()
 }
 
-// lock waits until nobody else of this process writes to SQLite.
-func (db *DB) lock(ctx context.Context) (unlock func(), err error) {
-	if db.Dialect != SQLite {
+// wait waits for one's turn, if turns are taken. Those who wait have it in the
+// order in which they came; a pool of connections takes any of them.
+func (db *DB) wait(ctx context.Context, turns bool) (done func(), err error) {
+	if !turns {
 		return func() {}, nil
 	}
 	select {
-	case db.write <- struct{}{}:
-		return func() { <-db.write }, nil
+	case db.turn <- struct{}{}:
+		return func() { <-db.turn }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

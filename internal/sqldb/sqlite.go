@@ -32,21 +32,35 @@ func openSQLite(ctx context.Context, raw string) (*DB, error) {
 		"foreign_keys(1)",   //
 		"synchronous(FULL)", // a password that was changed stays so after a power cut
 	}}
-	conns, err := sql.Open("sqlite", "file://"+(&url.URL{Path: slashed}).EscapedPath()+"?"+query.Encode())
+	uri := "file://" + (&url.URL{Path: slashed}).EscapedPath() + "?" + query.Encode()
+	reads, err := openPool(uri, max(4, min(16, 2*runtime.GOMAXPROCS(0))))
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
+		return nil, err
 	}
-	n := max(4, min(16, 2*runtime.GOMAXPROCS(0)))
-	conns.SetMaxOpenConns(n)
-	conns.SetMaxIdleConns(n)
-	db, err := New(conns, SQLite)
-	if err == nil {
-		err = db.startLog(ctx)
-	}
+	writes, err := openPool(uri, 1)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), conns.Close())
+		return nil, err
+	}
+	db, err := New(reads, SQLite)
+	if err != nil {
+		return nil, err
+	}
+	db.writes, db.owned = writes, true
+	if err := db.startLog(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), db.Close())
 	}
 	return db, nil
+}
+
+// openPool makes a pool of n connections, which stay open. It does not connect yet.
+func openPool(uri string, n int) (*sql.DB, error) {
+	pool, err := sql.Open("sqlite", uri)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	pool.SetMaxOpenConns(n)
+	pool.SetMaxIdleConns(n)
+	return pool, nil
 }
 
 // startLog turns the write-ahead log on, which stays in the file.
@@ -63,13 +77,16 @@ func (db *DB) startLog(ctx context.Context) error {
 
 // openMemory opens a database that only this DB sees.
 func openMemory() (*DB, error) {
-	conns, err := sql.Open("sqlite", "file::memory:?_pragma=foreign_keys(1)")
+	pool, err := openPool("file::memory:?_pragma=foreign_keys(1)", 1) // each would have a database of its own
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: open memory: %w", err)
+		return nil, err
 	}
-	conns.SetMaxOpenConns(1) // each connection would have a database of its own
-	conns.SetMaxIdleConns(1)
-	return New(conns, SQLite)
+	db, err := New(pool, SQLite)
+	if err != nil {
+		return nil, err
+	}
+	db.memory = true
+	return db, nil
 }
 
 // sqlitePath returns the absolute path of the file that raw names.

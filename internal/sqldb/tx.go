@@ -47,12 +47,12 @@ func (db *DB) Tx(ctx context.Context, fn func(tx *Tx) error) error {
 // deferred transactions only, in which what was read may be out of date when the
 // first write comes.
 func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) error {
-	unlock, err := db.lock(ctx)
+	done, err := db.wait(ctx, true)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	conn, err := db.sql.Conn(ctx)
+	defer done()
+	conn, err := db.writes.Conn(ctx)
 	if err != nil {
 		return err
 	}
