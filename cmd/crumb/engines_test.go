@@ -282,3 +282,31 @@ func TestNoPasswordIsShown(t *testing.T) {
 		}
 	}
 }
+
+func TestThePasswordMayBeInAFile(t *testing.T) {
+	for _, kind := range []string{servers.Postgres, servers.MySQL} {
+		raw, ok := servers.URL(kind)
+		if !ok {
+			continue
+		}
+		t.Run(servers.Name(kind), func(t *testing.T) {
+			u, err := url.Parse(raw)
+			must(t, err)
+			password, _ := u.User.Password()
+			u.User = url.User(u.User.Username())
+			dir := folderFor(t, raw)
+			applySchema(t, dir, raw)
+			list := []string{"sessions", "list", "--database", u.String()}
+			if o := crumb(t, dir, list...); o.code == 0 {
+				t.Errorf("without the password the list is %+v", o)
+			}
+			file := filepath.Join(dir, "password")
+			must(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
+			settings := filepath.Join(dir, settingsFile)
+			text, err := os.ReadFile(settings)
+			must(t, err)
+			must(t, os.WriteFile(settings, []byte(strings.Replace(string(text), "[database]\n", "[database]\npassword_file = \"password\"\n", 1)), 0o600))
+			mustCrumb(t, dir, list...)
+		})
+	}
+}

@@ -391,3 +391,67 @@ func TestAPrimaryKilledUnderLoad(t *testing.T) {
 	}
 	allEnded(t, list[1], ended)
 }
+
+// TestAnAnswerLostAfterTheCommit loses what the database says to a change, which
+// it has made. Nothing is done twice; what is the same done twice as once succeeds.
+func TestAnAnswerLostAfterTheCommit(t *testing.T) {
+	const times = 10
+	for _, kind := range []string{servers.Postgres, servers.MySQL, servers.Redis} {
+		raw, ok := servers.URL(kind)
+		if !ok {
+			continue
+		}
+		t.Run(servers.Name(kind), func(t *testing.T) {
+			p, through, err := servers.ProxyFor(raw)
+			must(t, err)
+			t.Cleanup(func() { must(t, p.Close()) })
+			dir := folderFor(t, through)
+			applySchema(t, dir, through)
+			s := start(t, dir, slowAppPath)
+			losing := func(part string, ask func() answer) answer {
+				t.Helper()
+				lost := p.Lost()
+				p.LoseAnswers(1, func(request []byte) bool { return strings.Contains(string(request), part) })
+				a := ask()
+				if got := p.Lost() - lost; got != 1 || a.err != nil {
+					t.Errorf("%d answers were lost, want 1: %v", got, a.err)
+				}
+				return a
+			}
+
+			var tokens []string
+			for range times {
+				a := losing("hello.views", func() answer { return s.try("GET", "/", "") })
+				if a.StatusCode != 200 || a.token() == "" {
+					t.Errorf("a first visit is answered %s, %q", a.Status, a.body)
+				}
+				tokens = append(tokens, a.token())
+			}
+			if list := sessions(t, dir); len(list) != times {
+				t.Errorf("%d first visits made %d sessions", times, len(list))
+			}
+
+			for range times {
+				unavailable(t, "a view", losing("hello.views", func() answer { return s.try("GET", "/", tokens[0]) }))
+			}
+			if a := s.get("/look", tokens[0]); a.body != fmt.Sprintf("%d \n", 1+times) {
+				t.Errorf("after %d views the session holds %q", 1+times, a.body)
+			}
+
+			part := "alice"
+			if kind == servers.Redis {
+				part = "signin" // of the record, and not the index of its user
+			}
+			a := losing(part, func() answer { return s.try("POST", "/signin?user=alice", tokens[1]) })
+			if a.StatusCode != 200 || a.token() == "" {
+				t.Fatalf("a sign-in is answered %s, %q", a.Status, a.body)
+			}
+			if a := s.get("/look", a.token()); a.body != "0 alice\n" {
+				t.Errorf("after the sign-in the session holds %q", a.body)
+			}
+			if a := s.get("/look", tokens[1]); a.body != "0 \n" {
+				t.Errorf("the token from before the sign-in opens %q", a.body)
+			}
+		})
+	}
+}

@@ -16,6 +16,7 @@ func (n *Node) start() error                                 { return errors.Err
 func (n *Node) run(context.Context, string, ...string) error { return errors.ErrUnsupported }
 func stopSignal(string) int                                  { return 0 }
 func (n *Node) signal(int) error                             { return errors.ErrUnsupported }
+func alive(int) bool                                         { return false }
 func kill(int) error                                         { return errors.ErrUnsupported }
 func taken(int) bool                                         { return false }
 func commandHolds(int, string) bool                          { return false }

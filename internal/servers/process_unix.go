@@ -154,6 +154,18 @@ func kill(pid int) error { return ifThere(syscall.Kill(pid, syscall.SIGKILL)) }
 // taken reports whether a process has the PID, be it one that has ended.
 func taken(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
+// alive reports whether a process is there, and not just its exit code.
+func alive(pid int) bool {
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+	}
+	if _, missing := os.Stat("/proc/self/stat"); missing == nil {
+		return false
+	}
+	return syscall.Kill(pid, 0) == nil
+}
+
 func ifThere(err error) error {
 	if errors.Is(err, syscall.ESRCH) {
 		return nil

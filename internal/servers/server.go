@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -177,7 +178,7 @@ func (s *Server) Stop() error {
 		errs = append(errs, n.signal(stopSignal(s.Kind)))
 	}
 	for _, n := range s.Nodes {
-		if !n.goneWithin(10 * time.Second) {
+		if !within(10*time.Second, func() bool { return !n.Running() }) {
 			errs = append(errs, n.Kill())
 		}
 	}
@@ -203,40 +204,32 @@ func (n *Node) Kill() error {
 	if !n.Running() {
 		return nil
 	}
+	// A process that is stopped starts no others.
+	if err := n.Pause(); err != nil {
+		return fmt.Errorf("servers: stop %s, process %d: %w", n.Program, n.PID, err)
+	}
 	pids := append([]int{n.PID}, children(n.PID)...)
 	for _, pid := range pids {
 		if err := kill(pid); err != nil {
 			return fmt.Errorf("servers: kill %s, process %d: %w", n.Program, pid, err)
 		}
 	}
-	if !n.goneWithin(10 * time.Second) {
-		return fmt.Errorf("servers: %s, process %d, is there 10 seconds after SIGKILL", n.Program, n.PID)
+	if !within(10*time.Second, func() bool { return !slices.ContainsFunc(pids, alive) }) {
+		return fmt.Errorf("servers: of %s, processes %d, some are there 10 seconds after SIGKILL", n.Program, pids)
 	}
-	n.waitForParent()
 	return nil
 }
 
-// waitForParent waits a moment for whoever started the node to take note of its
-// end. Until then its PID is taken, and PostgreSQL would think that it runs.
-func (n *Node) waitForParent() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = waitFor(ctx, func() error {
-		if taken(n.PID) {
-			return errors.New("taken")
-		}
-		return nil
-	}, func() error { return nil })
-}
-
-func (n *Node) goneWithin(d time.Duration) bool {
+// within reports whether cond came true before d was over.
+func within(d time.Duration, cond func() bool) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
+	not := errors.New("not yet")
 	return waitFor(ctx, func() error {
-		if n.Running() {
-			return errors.New("running")
+		if cond() {
+			return nil
 		}
-		return nil
+		return not
 	}, func() error { return nil }) == nil
 }
 
