@@ -37,46 +37,54 @@ func (s *Store) run(ctx context.Context, sc *script, key string, args ...string)
 	})
 }
 
-// A call is what to run on a key of many that are asked together.
+// A call is a command among many.
 type call struct {
-	key  string
 	cmd  command
 	text command // where cmd runs a script by its hash, the same by its text; else nil
 }
 
 func (sc *script) on(key string, args ...string) call {
 	return call{
-		key:  key,
 		cmd:  func(b rueidis.Builder) rueidis.Completed { return sc.byHash(b, key, args) },
 		text: func(b rueidis.Builder) rueidis.Completed { return sc.byText(b, key, args) },
 	}
 }
 
-// all sends commands together, to as many nodes as hold their keys, and returns the
-// replies in their order, and the first error. Some may have been done then.
+// together is how many commands share a way to the server. A server does all that
+// has come over a connection before it looks at another, and requests share the
+// connection: so many hold them up for well under a millisecond.
+const together = 64
+
+// all sends commands, many together, to as many nodes as hold their keys, and
+// returns the replies in their order. After an error some may have been done.
 func (s *Store) all(ctx context.Context, calls []call) ([]rueidis.RedisMessage, error) {
-	msgs := make([]rueidis.RedisMessage, len(calls))
-	if err := s.ready(ctx); err != nil || len(calls) == 0 {
-		return msgs, err
-	}
-	cmds := make([]rueidis.Completed, len(calls))
-	for i, c := range calls {
-		cmds[i] = c.cmd(s.client.B())
-	}
-	var first error
-	for i, res := range s.sendAll(ctx, cmds) {
-		msg, err := s.reply(res)
-		switch c := calls[i]; {
-		case isMissingScript(err):
-			msg, err = s.do(ctx, c.text)
-		case isTransient(err):
-			msg, err = s.do(ctx, c.cmd)
+	msgs := make([]rueidis.RedisMessage, 0, len(calls))
+	for batch := range slices.Chunk(calls, together) {
+		if err := s.ready(ctx); err != nil {
+			return nil, err
 		}
-		if msgs[i] = msg; err != nil && first == nil {
-			first = err
+		cmds := make([]rueidis.Completed, len(batch))
+		for i, c := range batch {
+			cmds[i] = c.cmd(s.client.B())
+		}
+		var first error
+		for i, res := range s.sendAll(ctx, cmds) {
+			msg, err := s.reply(res)
+			switch c := batch[i]; {
+			case isMissingScript(err):
+				msg, err = s.do(ctx, c.text)
+			case isTransient(err):
+				msg, err = s.do(ctx, c.cmd)
+			}
+			if msgs = append(msgs, msg); err != nil && first == nil {
+				first = err
+			}
+		}
+		if first != nil {
+			return nil, first
 		}
 	}
-	return msgs, first
+	return msgs, ctx.Err()
 }
 
 // reply returns the message of a reply, or an error that says whether the command
