@@ -48,6 +48,7 @@ func (s *Session) discard(err error) {
 // A settlement is what the first byte of a response needs to know.
 type settlement struct {
 	cookie string // the Set-Cookie line to send, if any
+	seal   bool   // it is that of a first visit
 	used   bool   // the response depends on the session
 	events []Event
 	err    error
@@ -57,13 +58,26 @@ type settlement struct {
 func (s *Session) settle() (out settlement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	seal := s.seal()
 	out.events, out.err = s.commitRest()
-	if out.err == nil && s.rec != nil {
+	switch {
+	case out.err != nil:
+	case s.rec != nil:
 		s.seen()
+	case seal != "" && !s.late && s.cookie == "":
+		s.cookie, out.seal = seal, true
 	}
 	s.started = true
 	out.cookie, out.used = s.cookie, s.used
 	return out
+}
+
+// seal returns the cookie of a first visit that waits, or "".
+func (s *Session) seal() string {
+	if s.p == nil {
+		return ""
+	}
+	return s.p.seal
 }
 
 // finish commits what changed after the first byte and ends the request. Nobody
@@ -124,7 +138,8 @@ func (s *Session) commit(parent context.Context, detached bool, op *Op) error {
 	if detached && !p.changed && p.user == "" && !p.renew {
 		ops = nil // values as they were: nothing to write, unless it is asked for
 	}
-	changes := len(ops) > 0 || p.user != "" || p.renew || p.end != nil
+	p.keep = p.keep && s.rec == nil
+	changes := len(ops) > 0 || p.user != "" || p.renew || p.end != nil || p.keep
 	switch {
 	case p.bad != nil:
 		return p.bad
@@ -198,8 +213,8 @@ func (s *Session) loseToken(ops *[]Op, one bool) error {
 		}
 		p.user, p.renew, *ops = "", false, nil
 		return ErrAnswered
-	case s.rec == nil && !s.late && len(*ops) > 0:
-		p.renew, *ops = false, nil
+	case s.rec == nil && !s.late && (len(*ops) > 0 || p.keep):
+		p.renew, p.keep, *ops = false, false, nil
 		return ErrAnswered
 	case p.renew:
 		p.renew = false
@@ -275,7 +290,7 @@ func (s *Session) create(ctx *callContext, now time.Time, ops []Op, in *SignIn) 
 	p := s.p
 	c := Change{Ops: ops, MaxBytes: s.m.cfg.MaxBytes}
 	values, err := c.applyValues(&Record{})
-	if err != nil || in == nil && len(values) == 0 {
+	if err != nil || in == nil && len(values) == 0 && !p.keep {
 		return err
 	}
 	token, id, secret := newToken()

@@ -15,7 +15,7 @@ const (
 	EventCreated  EventKind = "created"
 	EventEnded    EventKind = "ended"    // Reason: "signed out", "revoked", "replaced"
 	EventLate     EventKind = "late"     // a change came after an end or a sign-in and was refused
-	EventRejected EventKind = "rejected" // a cookie opened nothing; Reason: "malformed", "ambiguous", "unknown", "expired", "ended"
+	EventRejected EventKind = "rejected" // a cookie opened nothing; Reason: "malformed", "ambiguous", "unknown", "expired", "ended", "erased"
 	EventRenewed  EventKind = "renewed"  // a new token
 	EventRetried  EventKind = "retried"  // an Update ran again after a conflict
 	EventReused   EventKind = "reused"   // an old token came back: perhaps stolen

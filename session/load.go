@@ -55,7 +55,7 @@ func (s *Session) judge(rec *Record, secret Hash, now time.Time) {
 	current := rec.Secret.equal(&secret)
 	former := !current && rec.OldSecret != Hash{} && rec.OldSecret.equal(&secret)
 	switch {
-	case rec.Ended() && now.Before(rec.Expires.Add(lateFor)):
+	case rec.Ended() && now.Before(rec.Absolute.Add(lateFor)):
 		s.late, s.err, s.was = true, ErrEnded, rec
 	case rec.Ended():
 		m.reject(r, rec.ID, "ended")
@@ -191,7 +191,7 @@ func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 			if lerr != nil && !errors.Is(lerr, ErrNotFound) {
 				return cannotTell(lerr)
 			}
-			if lerr == nil && got.Ended() && (got.Expires.Equal(now) || got.Expires.Equal(got.Seen) && got.Seen.After(now)) {
+			if lerr == nil && got.Ended() && (got.Absolute.Equal(now) || got.Absolute.Equal(got.Seen) && got.Seen.After(now)) {
 				err = nil
 			}
 		}

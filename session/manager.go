@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,7 @@ type Manager struct {
 	claims  claims
 	touches touches
 	streams streams
+	seals   atomic.Pointer[Seals] // nil without first-visit cookies
 
 	mu  sync.Mutex
 	bad map[string]bool // keys whose values could not be decoded; guarded by mu

@@ -42,7 +42,7 @@ type Record struct {
 	OldSecret Hash  // of the one before; zero if there is none
 	OldUntil  time.Time
 	Idle      time.Duration // Expires = min(Absolute, Seen + Idle); zero once ended
-	Absolute  time.Time
+	Absolute  time.Time     // once ended, when that was
 	Values    Values
 	Version   int64 // one more with every Update, and Touch that changed it, for stores to compare
 }
@@ -191,8 +191,9 @@ const (
 // is. Apply is the definition of [Store.Update]: a store runs it under a lock or
 // in a transaction, or does the same in its own language.
 //
-// An ended record stays for a while, empty and expired, so that a late request
-// is told apart from an unknown one and its ID is not taken again.
+// An ended record stays for a while, empty, so that a late request is told apart
+// from an unknown one and its ID is not taken again: its Absolute says when it
+// ended, its Expires until when a first-visit cookie ([Seals]) might name it.
 func (c *Change) Apply(rec *Record) (*Record, error) {
 	switch {
 	case rec.Ended():
@@ -203,11 +204,10 @@ func (c *Change) Apply(rec *Record) (*Record, error) {
 		out.Values, out.User, out.Addr, out.Agent = nil, "", netip.Addr{}, ""
 		// The sweep goes by Expires, and a clock that lags far behind must not have
 		// the record swept at once.
-		at := c.Now
-		if rec.Seen.After(at) {
-			at = rec.Seen
-		}
-		out.Idle, out.Expires, out.Absolute = 0, at, at
+		at := later(c.Now, rec.Seen)
+		out.Idle, out.Absolute = 0, at
+		// It outlives every first-visit cookie that could make it anew.
+		out.Expires = later(at, rec.Created.Add(sealLife))
 		return &out, nil
 	case !rec.Live(c.Now):
 		return nil, ErrNotFound
@@ -248,6 +248,13 @@ func (c *Change) Apply(rec *Record) (*Record, error) {
 	}
 	out.limit()
 	return &out, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // maySignIn reports whether c.SignIn fits rec: one user never takes over

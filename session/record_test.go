@@ -270,7 +270,7 @@ func TestApplyToSessions(t *testing.T) {
 	t.Run("an end is stronger than any Auth, empties the record and happens once", func(t *testing.T) {
 		rec := record(signedIn("ann"))
 		out := apply(t, rec, session.Change{Now: now, Auth: 99, End: true})
-		if !out.Ended() || out.Live(t0.Add(-1000*day)) || out.User != "" || out.Values != nil || out.Addr.IsValid() || out.Agent != "" || !out.Expires.Equal(now) || out.Version == rec.Version {
+		if !out.Ended() || out.Live(t0.Add(-1000*day)) || out.User != "" || out.Values != nil || out.Addr.IsValid() || out.Agent != "" || !out.Absolute.Equal(now) || out.Version == rec.Version {
 			t.Error(out)
 		}
 		for _, at := range []time.Time{now, now.Add(-time.Hour), t0.Add(-1000 * day)} { // a clock that is behind too
@@ -280,6 +280,15 @@ func TestApplyToSessions(t *testing.T) {
 			fails(t, out, session.Change{Now: at, Auth: 3, SignIn: in("ann"), Renew: renew(1, 2)}, session.ErrNotFound)
 			if r, ok := (session.Touch{ID: out.ID, Seen: at}).Apply(out); ok || r != out {
 				t.Error("a touch revives it")
+			}
+		}
+	})
+	t.Run("an ended record stays until a first-visit cookie could name it no more", func(t *testing.T) {
+		created := record().Created
+		for end, want := range map[time.Duration]time.Duration{time.Minute: 24 * time.Hour, 24 * time.Hour: 24 * time.Hour, 30 * time.Hour: 30 * time.Hour} {
+			out := apply(t, record(), session.Change{Now: created.Add(end), End: true})
+			if !out.Absolute.Equal(created.Add(end)) || !out.Expires.Equal(created.Add(want)) {
+				t.Errorf("ended %v after it was created: %v", end, out)
 			}
 		}
 	})

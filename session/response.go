@@ -147,6 +147,9 @@ func (w *response) first() error {
 	}
 	if out.cookie != "" {
 		setCookie(h, out.cookie)
+		if seals := w.s.m.seals.Load(); seals != nil && !out.seal {
+			seals.clear(h, w.s.r)
+		}
 	}
 	m, ctx := w.s.m, w.s.ctx
 	m.emit(ctx, out.events...)

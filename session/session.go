@@ -51,9 +51,11 @@ type pending struct {
 	at        time.Time
 	remember  bool
 	renew     bool
-	ops       []Op // at most one a key after the last OpClear of its group
-	changed   bool // whether ops are more than values set to what they were
-	size      int  // an upper bound of what the values come to
+	keep      bool   // a session is to be stored even without values
+	seal      string // the Set-Cookie line of a first visit, if there is no session in the end
+	ops       []Op   // at most one a key after the last OpClear of its group
+	changed   bool   // whether ops are more than values set to what they were
+	size      int    // an upper bound of what the values come to
 	bad       *ValueError
 	events    []Event
 	change    Change // what is sent to the store

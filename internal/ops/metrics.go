@@ -21,7 +21,7 @@ import (
 // The reasons that a label may name; another is "other".
 var (
 	endReasons    = [...]string{"signed out", "revoked", "replaced", "other"}
-	rejectReasons = [...]string{"malformed", "ambiguous", "unknown", "expired", "ended", "other"}
+	rejectReasons = [...]string{"malformed", "ambiguous", "unknown", "expired", "ended", "erased", "other"}
 )
 
 // Metrics count what a manager and its store do. Counting is a few atomic

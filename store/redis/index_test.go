@@ -156,8 +156,8 @@ func TestACrashBetweenRecordAndIndexLeavesAnEntryThatIsSkippedAndPruned(t *testi
 			}
 			mustList(t, s, session.Query{User: "ana"})
 			mustList(t, s, session.Query{All: true})
-			// It stays until it would have expired by itself.
-			if _, err := s.Sweep(t.Context(), now.Add(3*time.Hour), 10); err != nil {
+			// It stays as long as the record that ended.
+			if _, err := s.Sweep(t.Context(), now.Add(30*time.Hour), 10); err != nil {
 				t.Fatal(err)
 			}
 			if n := entries(t, s); n != 0 {

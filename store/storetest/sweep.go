@@ -18,7 +18,8 @@ var sweepChecks = []check{{
 		at, after, live, ended := t.of(1, "ana"), t.of(2, "ana"), t.of(3, "ana"), t.of(4, "ana")
 		at.Seen, at.Expires = then.Add(-time.Hour), then
 		after.Seen, after.Expires = then.Add(time.Microsecond-time.Hour), then.Add(time.Microsecond)
-		ended.Created, ended.Seen = then.Add(-time.Minute), then.Add(-time.Minute)
+		// An ended record stays for a day after it was created; this one has.
+		ended.Created, ended.Seen = then.Add(-25*time.Hour), then.Add(-time.Minute)
 		ended.Expires = ended.Seen.Add(time.Hour)
 		late := t.of(5, "ana")
 		t.create(at, after, live, ended, late)
