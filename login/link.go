@@ -23,9 +23,9 @@ const (
 var (
 	// errBadLink is the answer to a reset link that does not work, or no longer.
 	errBadLink = errors.New("login: the link does not work")
-	// errNoLink is the answer to those who get no link: unknown, disabled, or it
+	// ErrNoLink is the answer to those who get no link: unknown, disabled, or it
 	// is less than a minute since the last one.
-	errNoLink = errors.New("login: there is no link for this name now")
+	ErrNoLink = errors.New("login: there is no link for this name now")
 )
 
 // newReset returns a token for a link that sets a new password: once, within an
@@ -33,7 +33,7 @@ var (
 func (l *Login) newReset(ctx context.Context, canonical string) (*User, string, error) {
 	u, err := l.users.ByName(ctx, canonical)
 	if errors.Is(err, ErrNoUser) || err == nil && u.Disabled {
-		return nil, "", errNoLink
+		return nil, "", ErrNoLink
 	}
 	if err != nil {
 		return nil, "", err
@@ -64,7 +64,7 @@ func (l *Login) useReset(ctx context.Context, token, password string, addr netip
 	if err != nil {
 		return nil, err
 	}
-	l.warn("The failures of strangers before a reset could not be forgotten.", l.tables.forgive(after, l.account(u.Name)))
+	l.warn("The failures of strangers before a reset could not be forgotten.", l.tables.forgive(after, l.account(u, "")))
 	return u, nil
 }
 
@@ -108,7 +108,7 @@ func hashToken(token []byte) []byte {
 	return sum[:]
 }
 
-// addReset makes token the only one of u that works, or returns errNoLink if there
+// addReset makes token the only one of u that works, or returns ErrNoLink if there
 // was one a moment ago.
 func (t *Tables) addReset(ctx context.Context, u *User, token []byte, now time.Time) error {
 	err := t.db.Tx(ctx, func(tx *sqldb.Tx) error {
@@ -119,7 +119,7 @@ func (t *Tables) addReset(ctx context.Context, u *User, token []byte, now time.T
 		case err != nil && !errors.Is(err, sql.ErrNoRows):
 			return err
 		case err == nil && generation == u.Generation && now.Before(created.Add(linkPause)):
-			return errNoLink
+			return ErrNoLink
 		}
 		if _, err := tx.Exec(ctx, t.sql("DELETE FROM {}login_resets WHERE user_id = ?"), u.ID); err != nil {
 			return err
@@ -130,8 +130,8 @@ func (t *Tables) addReset(ctx context.Context, u *User, token []byte, now time.T
 	})
 	switch {
 	case sqldb.IsUnique(err): // one who asked at the same time was faster
-		return errNoLink
-	case err != nil && !errors.Is(err, errNoLink):
+		return ErrNoLink
+	case err != nil && !errors.Is(err, ErrNoLink):
 		return fmt.Errorf("login: make a reset link: %w", err)
 	}
 	return err

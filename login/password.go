@@ -50,14 +50,14 @@ func (e *PasswordError) Error() string {
 }
 
 // HashPassword returns the hash of a new password as a PHC string, or a
-// [*PasswordError]. It must have min code points, from 8 to 64, and at most 128;
-// 0 is 15. words may not make it up: the names of user and app. It takes some
+// [*PasswordError]. It must have min code points, 8 at the least, and at most 128;
+// a min of 0 is 15. words may not make it up: the names of user and app. It takes some
 // 20 ms and 19 MiB.
 func HashPassword(password string, min int, words ...string) (string, error) {
 	if min == 0 {
 		min = defaultPassword
 	}
-	password, err := checkPassword(password, min, words)
+	password, err := checkPassword(password, max(min, leastPassword), words)
 	if err != nil {
 		return "", err
 	}

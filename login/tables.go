@@ -243,18 +243,24 @@ func (t *Tables) Sweep(ctx context.Context, now time.Time) (total int, err error
 		{"{}login_resets", "user_id", "expires", now},
 		{"{}audit", "id", "at", now.Add(-t.cfg.AuditFor)},
 	} {
-		for {
-			n, err := t.db.Exec(ctx, t.deleteSome(old.table, old.id, old.at+" <= ?", old.at), old.before.UnixMicro(), sweepBatch)
-			total += int(n)
-			if err != nil {
-				return total, fmt.Errorf("login: sweep: %w", err)
-			}
-			if n < sweepBatch {
-				break
-			}
+		n, err := t.deleteOld(ctx, old.table, old.id, old.at, old.before)
+		total += n
+		if err != nil {
+			return total, fmt.Errorf("login: sweep: %w", err)
 		}
 	}
 	return total, nil
+}
+
+// deleteOld deletes the rows whose time is not after before, in batches.
+func (t *Tables) deleteOld(ctx context.Context, table, id, at string, before time.Time) (total int, err error) {
+	for {
+		n, err := t.db.Exec(ctx, t.deleteSome(table, id, at+" <= ?", at), before.UnixMicro(), sweepBatch)
+		total += int(n)
+		if err != nil || n < sweepBatch {
+			return total, err
+		}
+	}
 }
 
 // deleteSome is a statement that deletes the first rows of an order; its last

@@ -126,7 +126,7 @@ func TestAHundredFailuresInARowCloseTheAccountToStrangers(t *testing.T) {
 	closed := func(t *testing.T) (*bench, *User) {
 		b := newBench(t)
 		u := b.add("ann", rightHash())
-		account := b.account("ann")
+		account := b.account(nil, "ann")
 		for n := range maxFailures {
 			if wait := fail(t, b.Login, account); wait != 0 {
 				t.Fatalf("failure %d has to wait %v", n+1, wait)
@@ -191,7 +191,7 @@ func TestARightPasswordGivesBackItsOwnTryOnly(t *testing.T) {
 	u := b.add("ann", rightHash())
 	known := b.newDevice(u)
 	for range 5 {
-		fail(t, b.Login, b.account("ann"))
+		fail(t, b.Login, b.account(nil, "ann"))
 		b.time.add(longPause)
 	}
 	for range 3 {
@@ -221,7 +221,7 @@ func TestARightPasswordGivesBackItsOwnTryOnly(t *testing.T) {
 	})
 	t.Run("and what failed meanwhile stays counted", func(t *testing.T) {
 		b := newBench(t)
-		account := b.account("bob")
+		account := b.account(nil, "bob")
 		mine, err := b.tables.reserve(t.Context(), b.now(), []counter{account})
 		if err != nil {
 			t.Fatal(err)
@@ -282,7 +282,7 @@ func TestAKnownDeviceHasTriesOfItsOwn(t *testing.T) {
 			b.time.add(longPause)
 		}
 		for range 3 {
-			fail(t, b.Login, b.account("ann"))
+			fail(t, b.Login, b.account(nil, "ann"))
 			b.time.add(longPause)
 		}
 		b.time.add(-longPause)
@@ -440,7 +440,7 @@ func TestANetworkMayFailSoOftenInAnHour(t *testing.T) {
 	t.Run("and a try that another counter refuses does not count", func(t *testing.T) {
 		b := newBench(t)
 		exhaust(t, b, "203.0.113.7", 99)
-		account := b.account("ann")
+		account := b.account(nil, "ann")
 		fail(t, b.Login, account)
 		for range 5 {
 			if wait := fail(t, b.Login, append(sources(b, "203.0.113.7"), account)...); wait != firstPause {
@@ -483,7 +483,7 @@ func TestEveryPlaceThatVerifiesASecretCounts(t *testing.T) {
 func TestCountersAreFoundAgainAfterARotation(t *testing.T) {
 	b := newBench(t)
 	for range 4 {
-		fail(t, b.Login, b.account("ann"))
+		fail(t, b.Login, b.account(nil, "ann"))
 		b.time.add(8 * time.Second)
 	}
 	b.time.add(-8 * time.Second)
@@ -495,12 +495,12 @@ func TestCountersAreFoundAgainAfterARotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.cfg.Keys = keys
-	if wait := fail(t, b.Login, b.account("ann")); wait != 8*time.Second {
+	if wait := fail(t, b.Login, b.account(nil, "ann")); wait != 8*time.Second {
 		t.Errorf("after the rotation one has to wait %v", wait)
 	}
 	b.time.add(8 * time.Second)
-	fail(t, b.Login, b.account("ann"))
-	if wait := fail(t, b.Login, b.account("ann")); wait != 16*time.Second {
+	fail(t, b.Login, b.account(nil, "ann"))
+	if wait := fail(t, b.Login, b.account(nil, "ann")); wait != 16*time.Second {
 		t.Errorf("the fifth failure asks for %v", wait)
 	}
 	if n := counterRows(t, b.tables); n != 1 {
@@ -511,14 +511,14 @@ func TestCountersAreFoundAgainAfterARotation(t *testing.T) {
 func TestAFloodOverManyNamesIsBoundedAndForgetsNoneThatIsAttacked(t *testing.T) {
 	const most, names = 400, 1500
 	b := newBenchOn(t, "memory:", TablesConfig{MaxCounters: most})
-	attacked := b.account("ann")
+	attacked := b.account(nil, "ann")
 	for range 8 {
 		fail(t, b.Login, attacked)
 		b.time.add(longPause)
 	}
 	highest := 0
 	for n := range names {
-		if wait := fail(t, b.Login, b.account(fmt.Sprint("user", n))); wait != 0 {
+		if wait := fail(t, b.Login, b.account(nil, fmt.Sprint("user", n))); wait != 0 {
 			t.Fatalf("name %d has to wait %v", n, wait)
 		}
 		b.time.add(time.Millisecond)

@@ -282,6 +282,19 @@ func TestADatabaseThatDoesNotAnswerIsNeitherWrongNorThrottled(t *testing.T) {
 	}
 }
 
+func TestUsersOfAnAppThatHaveNoUsableNamesAreCountedApart(t *testing.T) {
+	b := newBench(t)
+	ann, bob := &User{ID: "1", Name: "Ann of the App"}, &User{ID: "2"}
+	for _, u := range []*User{ann, bob} {
+		if _, err := b.verifyCurrent(t.Context(), u, "guess", "", loopback); !errors.Is(err, errWrong) {
+			t.Errorf("%+v: %v", u, err)
+		}
+	}
+	if _, err := b.verifyCurrent(t.Context(), ann, "guess", "", loopback); after(t, err) != firstPause {
+		t.Error(err)
+	}
+}
+
 // stillUsers is one user, in memory.
 type stillUsers struct {
 	Users

@@ -107,7 +107,7 @@ func (l *Login) check(ctx context.Context, u *User, a attempt) (*User, error) {
 func (l *Login) passed(ctx context.Context, u *User, known bool, res reservation, better string) *User {
 	if known {
 		l.warn("The failures of a known device could not be forgotten.", l.tables.forgive(ctx, res.counters...))
-		l.warn("Strangers could not be let in again.", l.tables.reopen(ctx, l.now(), l.account(u.Name)))
+		l.warn("Strangers could not be let in again.", l.tables.reopen(ctx, l.now(), l.account(u, "")))
 	} else {
 		l.warn("A right password still counts as a failure.", l.tables.giveBack(ctx, l.now(), res))
 	}
@@ -137,25 +137,25 @@ func (l *Login) counters(ctx context.Context, u *User, a attempt) (list []counte
 			return list, true, nil
 		}
 	}
-	name := a.name
-	if u != nil {
-		name = u.Name
-	}
 	sources := sourceCounters(l.cfg.Keys, a.addr)
 	if len(sources) == 0 {
 		l.tables.warnedOnce.Do(func() {
 			l.cfg.Logger.Warn("Tries to sign in come from a private address and are not limited by network. Behind a proxy, trust it: set its address in the trusted proxies.", "addr", a.addr)
 		})
 	}
-	return ordered(append(sources, l.account(name))), false, nil
+	return ordered(append(sources, l.account(u, a.name))), false, nil
 }
 
-// account returns the counter of strangers on an account, whether there is one of
-// this name or not.
-func (l *Login) account(name string) counter {
+// account returns the counter of strangers on the account of u, or, if u is nil, on
+// the one that there would be if name were known.
+func (l *Login) account(u *User, name string) counter {
+	otherwise := name
+	if u != nil {
+		name, otherwise = u.Name, u.ID
+	}
 	canonical, err := Canonical(name)
 	if err != nil {
-		canonical = "\x00" + name // no canonical name begins like that
+		canonical = "\x00" + otherwise // no canonical name begins like that
 	}
 	return accountCounter(l.cfg.Keys, canonical)
 }

@@ -110,7 +110,7 @@ type Runner interface {
 	Exec(ctx context.Context, query string, args ...any) (int64, error)
 	// Row reads the only row of a query into dest; none is [sql.ErrNoRows].
 	Row(ctx context.Context, query string, args []any, dest ...any) error
-	// Rows calls row for each row of a query.
+	// Rows calls row for each row of a query. row must not use the database.
 	Rows(ctx context.Context, query string, args []any, row func(scan Scan) error) error
 }
 
