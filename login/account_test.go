@@ -85,7 +85,7 @@ func TestRequestsBesideAChangeOfPasswordLeaveTheBrowserSignedIn(t *testing.T) {
 		})
 	}
 	old, fresh := password, newPassword
-	for range 10 {
+	for range 4 {
 		b.post("/account/password", "current", old, "password", fresh).wantTo(t, "/account")
 		old, fresh = fresh, old
 	}
@@ -100,12 +100,14 @@ func TestDisablingAUserEndsAllSessions(t *testing.T) {
 	const open, racing = 1000, 100
 	tokens := make(chan string, open+racing)
 	vouch := func() {
-		b := s.open()
-		if a, err := b.try("POST", "/vouch", form("id", u.ID)); err != nil || a.StatusCode != http.StatusOK && a.StatusCode != http.StatusForbidden {
-			t.Errorf("%v %v", a.Response, err)
+		w := s.send("POST", "/vouch", "192.0.2.1:1", "id", u.ID)
+		if w.Code != http.StatusOK && w.Code != http.StatusForbidden {
+			t.Errorf("a sign-in is answered %d %s", w.Code, w.Body)
 		}
-		if token := b.token(); token != "" {
-			tokens <- token
+		for _, c := range w.Result().Cookies() {
+			if c.Name == "crumb" && c.Value != "" {
+				tokens <- c.Value
+			}
 		}
 	}
 	atOnce(open, 16, vouch)

@@ -52,7 +52,7 @@ func (l *Login) Handler(next http.Handler) http.Handler {
 			return
 		}
 		s := session.From(r) // panics outside of the sessions: a mistake that the first request shows
-		if l.foreign(r) || l.cfg.FormTokens && unsafe(r) && !tokenCame(s, r) {
+		if l.foreign(r) || l.cfg.FormTokens && unsafe(r) && !tokenCame(s, w, r) {
 			l.refuse(w, r)
 			return
 		}
@@ -76,10 +76,14 @@ func unsafe(r *http.Request) bool {
 	return r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions
 }
 
-func tokenCame(s *session.Session, r *http.Request) bool {
+// maxTokenForm is how long a form may be whose token stands in a field.
+const maxTokenForm = 1 << 20
+
+func tokenCame(s *session.Session, w http.ResponseWriter, r *http.Request) bool {
 	want := formToken.Get(s)
 	got := r.Header.Get("X-Form-Token")
-	if got == "" {
+	if got == "" && want != "" {
+		r.Body = http.MaxBytesReader(w, r.Body, maxTokenForm)
 		got = r.PostFormValue("form_token")
 	}
 	return want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(got)) == 1

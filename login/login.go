@@ -39,8 +39,8 @@ type Config struct {
 	Clock func() time.Time
 
 	// FormTokens has every form carry a token of its session, which unsafe
-	// requests must bring back in the field form_token or the header
-	// X-Form-Token; see [FormToken]. Defaults to false: that a request comes from
+	// requests must bring back in the field form_token or, if they are longer than
+	// 1 MB, in the header X-Form-Token; see [FormToken]. Defaults to false: that a request comes from
 	// a page of this site is known from what browsers say with it. With it, whoever
 	// looks at the sign-in page has a session.
 	FormTokens bool

@@ -131,6 +131,9 @@ func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, id string, rememb
 	if err != nil {
 		return err
 	}
+	if users, ok := l.users.(SignInRecorder); ok {
+		l.warn("The time of a sign-in could not be noted.", users.SignedIn(r.Context(), u.ID, l.now()))
+	}
 	l.tell(r, AuditEntry{Event: AuditSignIn, Result: AuditOK, UserID: u.ID, Name: u.Name})
 	return nil
 }
@@ -166,11 +169,6 @@ func (l *Login) enter(w http.ResponseWriter, r *http.Request, u *User, remember 
 		return err
 	}
 	visit.is(now)
-	if rec, ok := l.users.(SignInRecorder); ok {
-		if err := rec.SignedIn(ctx, u.ID, l.now()); err != nil {
-			l.cfg.Logger.WarnContext(ctx, "login: the time of a sign-in was not kept", "user", u.ID, "err", err)
-		}
-	}
 	return nil
 }
 
