@@ -94,7 +94,7 @@ func TestAResetLinkWorksOnceWithinAnHour(t *testing.T) {
 		b.add("ann", rightHash())
 		old := b.link()
 		b.time.add(linkPause - time.Microsecond)
-		if _, token, err := b.newReset(t.Context(), "ann"); !errors.Is(err, errNoLink) || token != "" {
+		if _, token, err := b.newReset(t.Context(), "ann"); !errors.Is(err, ErrNoLink) || token != "" {
 			t.Errorf("within a minute: %q, %v", token, err)
 		}
 		b.time.add(time.Microsecond)
@@ -131,7 +131,7 @@ func TestAResetLinkWorksOnceWithinAnHour(t *testing.T) {
 			t.Errorf("disabled: %v", err)
 		}
 		b.time.add(linkPause)
-		if _, _, err := b.newReset(t.Context(), "ann"); !errors.Is(err, errNoLink) {
+		if _, _, err := b.newReset(t.Context(), "ann"); !errors.Is(err, ErrNoLink) {
 			t.Errorf("a link for a disabled user: %v", err)
 		}
 		if _, err := b.tables.SetDisabled(t.Context(), u.ID, false); err != nil {
@@ -144,7 +144,7 @@ func TestAResetLinkWorksOnceWithinAnHour(t *testing.T) {
 		if err := b.use(token); !errors.Is(err, errBadLink) {
 			t.Errorf("deleted: %v", err)
 		}
-		if _, _, err := b.newReset(t.Context(), "nobody"); !errors.Is(err, errNoLink) {
+		if _, _, err := b.newReset(t.Context(), "nobody"); !errors.Is(err, ErrNoLink) {
 			t.Errorf("a link for nobody: %v", err)
 		}
 	})
