@@ -27,6 +27,7 @@ type sizes struct {
 	Rounds    int           // of kill
 	Histories int           // of orders, for each store
 	Sessions  int           // of sizes, memory and sweep
+	Turns     int           // of sizes
 	Mixed     time.Duration // how long
 	Rate      int           // of mixed, requests/s
 	Faults    int           // rounds of each fault
@@ -50,8 +51,11 @@ var parts = []part{
 	{"orders", "histories of calls and of visits at once have an order, also when answers are lost", runOrders},
 	{"kill", "what was acknowledged survives kill -9", runKills},
 	{"sizes", "SQLite from 1,000 sessions on: bytes each, time to load, update and list", runSizes},
+	{"sizes-postgres", "PostgreSQL, the same (needs make servers)", runSizesPostgres},
+	{"sizes-redis", "Redis, the same (needs make servers)", runSizesRedis},
 	{"memory", "the memory store: bytes each", runMemory},
 	{"sweep", "a sweep of expired sessions beside traffic", runSweep},
+	{"sweep-servers", "the same on PostgreSQL and Redis (needs make servers)", runSweepServers},
 	{"mixed", "mixed load: memory and goroutines stay flat", runMixed},
 	{"faults", "each engine: apps and database servers are killed amid the load (needs make servers)", runFaults},
 	{"durability", "the log is synced before the answer, and counts share commits (needs strace)", runDurability},
@@ -80,6 +84,7 @@ func soak(args []string) error {
 	flags.IntVar(&r.Rounds, "rounds", 1000, "how often kill -9 strikes")
 	flags.IntVar(&r.Histories, "histories", 1000, "how many histories of each kind, for each store")
 	flags.IntVar(&r.Sessions, "sessions", 1_000_000, "how many sessions sizes, memory and sweep go up to")
+	flags.IntVar(&r.Turns, "turns", 900, "how often sizes measures each database")
 	flags.DurationVar(&r.Mixed, "mixed", time.Hour, "how long mixed load lasts")
 	flags.IntVar(&r.Rate, "rate", 400, "requests a second of mixed load")
 	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
@@ -88,7 +93,7 @@ func soak(args []string) error {
 	}
 	if *list {
 		for _, p := range parts {
-			fmt.Printf("%-11s %s\n", p.name, p.what)
+			fmt.Printf("%-14s %s\n", p.name, p.what)
 		}
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crumb-go/crumb/internal/servers"
 	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/memory"
 	"github.com/crumb-go/crumb/store/sqlite"
@@ -113,8 +114,18 @@ func TestACrashThatLosesAnAnswerIsRefused(t *testing.T) {
 }
 
 func TestSmallSizes(t *testing.T) {
-	r := &run{sizes: sizes{Sessions: 1000}, dir: t.TempDir(), bar: newBar("test")}
-	for _, part := range []func(context.Context, *run, *figures) (*figures, error){runSizes, runMemory} {
+	r := &run{sizes: sizes{Sessions: 1000, Turns: 30}, dir: t.TempDir(), bar: newBar("test")}
+	list := []func(context.Context, *run, *figures) (*figures, error){runSizes, runMemory}
+	for kind, sizes := range map[string]func(context.Context, *run, *figures) (*figures, error){
+		servers.Postgres: runSizesPostgres, servers.Redis: runSizesRedis,
+	} {
+		if !servers.CanStart(kind) {
+			t.Log(servers.LeftOut([]string{kind}))
+			continue
+		}
+		list = append(list, sizes)
+	}
+	for _, part := range list {
 		if f, err := part(t.Context(), r, &figures{}); err != nil {
 			t.Error(err)
 		} else if len(f.Rows) < 4 {
