@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crumb-go/crumb/app"
+	"github.com/crumb-go/crumb/login"
 	"github.com/crumb-go/crumb/modules"
 	"github.com/crumb-go/crumb/store/mysql"
 	"github.com/crumb-go/crumb/store/postgres"
@@ -166,7 +167,7 @@ func schemaCommand() *cobra.Command {
 			Use:   "apply",
 			Short: "Create the tables, or bring them up to date",
 			Args:  noArgs,
-			RunE: onDatabase(func(ctx context.Context, w io.Writer, d *database) error {
+			RunE: andLogin(onDatabase(func(ctx context.Context, w io.Writer, d *database) error {
 				if d.engine == nil { // so that a deployment need not know the engine
 					_, err := fmt.Fprintf(w, "%s: needs no tables\n", d.shown)
 					return err
@@ -184,7 +185,7 @@ func schemaCommand() *cobra.Command {
 					_, err = fmt.Fprintf(w, "%s: schema version %d\n", d.shown, version)
 				}
 				return err
-			}),
+			})),
 		},
 	)
 	return cmd
@@ -207,7 +208,7 @@ func printSchema(cmd *cobra.Command, args []string) error {
 	}
 	schema := engines[name].schema(cfg.TablePrefix)
 	if name != "sqlite" { // where they are in a file of their own, which serve creates
-		schema += "\n" + track.Schema(name, cfg.TablePrefix)
+		schema += "\n" + track.Schema(name, cfg.TablePrefix) + "\n" + login.Schema(login.Dialect(name), cfg.TablePrefix)
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), schema)
 	return err

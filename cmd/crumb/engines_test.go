@@ -49,7 +49,12 @@ func folderFor(t *testing.T, raw string, lines ...string) (dir string) {
 		case isRedis(raw):
 			deleteKeys(t, raw, name+":")
 		default:
-			execServer(t, raw, fmt.Sprintf("DROP TABLE IF EXISTS %s_sessions, %s_schema", name, name))
+			for _, table := range []string{
+				"sessions", "schema", "users", "audit", "login_counters", "login_resets", "login_schema",
+				"track_visitors", "track_trail", "track_slots", "track_counts", "track_erased", "track_batches", "track_schema",
+			} {
+				execServer(t, raw, "DROP TABLE IF EXISTS "+name+"_"+table)
+			}
 		}
 	})
 	return dir

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -184,8 +183,6 @@ func TestUsersSignInWhateverTheSessionsAreKeptIn(t *testing.T) {
 				t.Errorf("without a SQL database: %+v", o)
 			}
 			must(t, os.WriteFile(filepath.Join(dir, settingsFile), append(settings, "\n[login]\nurl = \"sqlite:users.db\"\n"...), 0o600))
-		} else if err == nil {
-			dropLogin(t, string(settings))
 		}
 		addUser(t, dir, "ann")
 		s := start(t, dir, crumbPath, "--login", "--login.max_sessions=1")
@@ -199,20 +196,5 @@ func TestUsersSignInWhateverTheSessionsAreKeptIn(t *testing.T) {
 		}
 		s.wantPrivate(second, "")
 		mustCrumb(t, dir, "users", "delete", "ann", "--yes")
-	})
-}
-
-var (
-	urlSetting    = regexp.MustCompile(`url = "([^"]+)"`)
-	prefixSetting = regexp.MustCompile(`table_prefix = "([^"]+)"`)
-)
-
-// dropLogin deletes the tables of users on a server when the test ends.
-func dropLogin(t *testing.T, settings string) {
-	raw, prefix := urlSetting.FindStringSubmatch(settings)[1], prefixSetting.FindStringSubmatch(settings)[1]
-	t.Cleanup(func() {
-		for _, table := range []string{"users", "login_counters", "login_resets", "audit", "login_schema"} {
-			execServer(t, raw, "DROP TABLE IF EXISTS "+prefix+table)
-		}
 	})
 }
