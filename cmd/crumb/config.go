@@ -22,7 +22,7 @@ func configCommand() *cobra.Command {
 			"What is not Crumb's own is listed on the standard error.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := settings(cmd, modules.Session)
+			a, err := settings(cmd, modules.Login, modules.Track)
 			if err != nil {
 				return err
 			}
