@@ -17,7 +17,7 @@ import (
 	"github.com/crumb-go/crumb/session"
 )
 
-const filled = 700
+const filled = 150
 
 // fill writes some visitors by hand.
 func fill(t *testing.T, tables *Tables, now time.Time) {

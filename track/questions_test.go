@@ -183,7 +183,8 @@ func ask(t *testing.T, s *site, hits []hit) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, zone := range []*time.Location{time.UTC, zurich, kathmandu} {
+	zones := []*time.Location{kathmandu, zurich, time.UTC}
+	for _, zone := range zones[:sized(30)/10] {
 		for _, span := range []track.Span{
 			track.Day(epoch.AddDate(0, 0, 5), zone),
 			{From: time.Date(2026, 11, 4, 0, 0, 0, 0, zone), To: time.Date(2026, 11, 18, 0, 0, 0, 0, zone)},

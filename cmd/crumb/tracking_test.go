@@ -19,10 +19,11 @@ import (
 	"github.com/crumb-go/crumb/track"
 )
 
-// askJSON runs a command with --json and reads what it prints.
+// askJSON runs a command with --json and reads what it prints. An ID may begin with
+// a hyphen, so it stands behind --.
 func askJSON(t *testing.T, dir string, out any, args ...string) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(mustCrumb(t, dir, append(args, "--json")...)), out); err != nil {
+	if err := json.Unmarshal([]byte(mustCrumb(t, dir, slices.Insert(args, 1, "--json")...)), out); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -64,7 +65,7 @@ func TestTenPagesAreInTheTrailAndTopShowsThePage(t *testing.T) {
 		Visitor track.Visitor
 		Days    []track.TrailDay
 	}
-	askJSON(t, dir, &trail, "trail", id(token))
+	askJSON(t, dir, &trail, "trail", "--", id(token))
 	var got []string
 	for _, day := range trail.Days {
 		for _, e := range day.Entries {
@@ -77,7 +78,7 @@ func TestTenPagesAreInTheTrailAndTopShowsThePage(t *testing.T) {
 	if trail.Visitor.Browser != "Firefox" || trail.Visitor.Requests != 10 {
 		t.Errorf("%+v", trail.Visitor)
 	}
-	table := mustCrumb(t, dir, "trail", id(token), "--zone", "UTC")
+	table := mustCrumb(t, dir, "trail", "--zone", "UTC", "--", id(token))
 	for _, want := range []string{id(token), "Firefox on Linux, desktop", "GET  /about", "from https://news.example"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("crumb trail does not show %q:\n%s", want, table)
@@ -142,7 +143,7 @@ func TestAnErasedVisitorIsInNoFileThoughAServerHasItsQueueFullOfThem(t *testing.
 	s.get("/about", token)
 	var export []exportJSON
 	within(t, patience, "two views are written", func() bool {
-		if err := json.Unmarshal([]byte(mustCrumb(t, dir, "track", "export", id(token))), &export); err != nil {
+		if err := json.Unmarshal([]byte(mustCrumb(t, dir, "track", "export", "--", id(token))), &export); err != nil {
 			t.Fatal(err)
 		}
 		return len(export) == 1 && export[0].Visitor != nil && len(export[0].Visitor.Trail) == 2
@@ -172,7 +173,7 @@ func TestAnErasedVisitorIsInNoFileThoughAServerHasItsQueueFullOfThem(t *testing.
 	if len(left(t, dir, id(token))) == 0 {
 		t.Fatal("the ID is in no file before the erasure")
 	}
-	if out := mustCrumb(t, dir, "track", "erase", id(token), "--yes"); out != "Erased 1 visitor.\n" {
+	if out := mustCrumb(t, dir, "track", "erase", "--yes", "--", id(token)); out != "Erased 1 visitor.\n" {
 		t.Errorf("%q", out)
 	}
 	if names := left(t, dir, id(token)); len(names) > 0 {
@@ -186,13 +187,13 @@ func TestAnErasedVisitorIsInNoFileThoughAServerHasItsQueueFullOfThem(t *testing.
 	if names := left(t, dir, id(token)); len(names) > 0 {
 		t.Errorf("after the end of the servers the ID is in %v", names)
 	}
-	if o := crumb(t, dir, "trail", id(token)); o.code != 1 || !strings.Contains(o.stderr, "nothing is known") {
+	if o := crumb(t, dir, "trail", "--", id(token)); o.code != 1 || !strings.Contains(o.stderr, "nothing is known") {
 		t.Errorf("exit %d: %s", o.code, o.stderr)
 	}
-	if o := crumb(t, dir, "track", "export", id(token)); o.code != 1 || !strings.Contains(o.stderr, "nothing is stored") {
+	if o := crumb(t, dir, "track", "export", "--", id(token)); o.code != 1 || !strings.Contains(o.stderr, "nothing is stored") {
 		t.Errorf("exit %d: %s", o.code, o.stderr)
 	}
-	if o := crumb(t, dir, "trail", id(other)); o.code != 0 {
+	if o := crumb(t, dir, "trail", "--", id(other)); o.code != 0 {
 		t.Errorf("another visitor is gone too: %s", o.stderr)
 	}
 }
