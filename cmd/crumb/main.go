@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -35,7 +37,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.AddCommand(serveCommand(), sessionsCommand(), statsCommand(), topCommand(), trailCommand(), trackCommand(), usersCommand(), auditCommand(), keysCommand(), checkCommand(), backupCommand(), benchCommand(), schemaCommand(), configCommand(), versionCommand())
 	onlySubcommands(root)
 	plainWords(root)
-	root.SetArgs(args)
+	root.SetArgs(idsLast(root, args))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -51,6 +53,31 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return 2
 	}
 	return app.Report(stdout, stderr, err)
+}
+
+// idsLast moves the IDs that begin with a dash, one in 64, behind "--": they are no
+// flags.
+func idsLast(root *cobra.Command, args []string) []string {
+	cmd, _, err := root.Find(args)
+	if err != nil || cmd.DisableFlagParsing || slices.Contains(args, "--") {
+		return args
+	}
+	isFlag := func(arg string) bool {
+		return strings.HasPrefix(arg, "--") && cmd.Flag(arg[2:]) != nil
+	}
+	var ids, others []string
+	for i, arg := range args {
+		value := i > 0 && isFlag(args[i-1]) && cmd.Flag(args[i-1][2:]).NoOptDefVal == "" // such as a user's name
+		if strings.HasPrefix(arg, "-") && idFormat.MatchString(arg) && !isFlag(arg) && !value {
+			ids = append(ids, arg)
+		} else {
+			others = append(others, arg)
+		}
+	}
+	if ids == nil {
+		return args
+	}
+	return append(append(others, "--"), ids...)
 }
 
 // An exitCode ends the command; what there is to say was said.
