@@ -59,7 +59,7 @@ func TestAResetLinkWorksOnceWithinAnHour(t *testing.T) {
 			other := b.open(url, cfg)
 			var worked atomic.Int32
 			var wg sync.WaitGroup
-			for i := range 8 {
+			for i := range 4 {
 				l := b.Login
 				if i%2 == 1 {
 					l = other

@@ -303,31 +303,42 @@ func TestGuessesAtOnceCannotBeatTheCounterAndTheOwnerSignsInMeanwhile(t *testing
 		known := b.newDevice(u)
 		// A second process guesses too.
 		other := b.open(url, cfg)
-		var wg sync.WaitGroup
-		start := make(chan struct{})
-		for n := range 500 {
-			l := b.Login
-			if n%2 == 1 {
-				l = other
-			}
-			wg.Go(func() {
-				<-start
-				_, err := l.verify(context.Background(), attempt{name: "ann", password: fmt.Sprint("guess ", n), addr: loopback})
-				if !errors.Is(err, errWrong) && !errors.As(err, new(*Throttled)) {
-					t.Error(err)
+		guess := func(n int) (wait func()) {
+			var wg sync.WaitGroup
+			start := make(chan struct{})
+			for i := range n {
+				l := b.Login
+				if i%2 == 1 {
+					l = other
 				}
-			})
+				wg.Go(func() {
+					<-start
+					_, err := l.verify(context.Background(), attempt{name: "ann", password: fmt.Sprint("guess ", i), addr: loopback})
+					if !errors.Is(err, errWrong) && !errors.As(err, new(*Throttled)) {
+						t.Error(err)
+					}
+				})
+			}
+			close(start)
+			return wg.Wait
 		}
-		close(start)
+		wait := guess(500)
 		if err := b.tryKnown("ann", rightPassword, known); err != nil {
 			t.Errorf("the owner: %v", err)
 		}
-		wg.Wait()
+		wait()
 		// The clock stands still: one guess, and the owner.
 		if n := len(b.hashed()); n != 2 {
 			t.Errorf("%d passwords were looked at, not 2", n)
 		}
-		if wait := after(t, b.try("ann", "guess")); wait != firstPause {
+		for round := range 4 { // now there is a row to be locked
+			b.time.add(firstPause << round)
+			guess(50)()
+			if n := len(b.hashed()); n != 1 {
+				t.Errorf("%d guesses were looked at in round %d", n, round)
+			}
+		}
+		if wait := after(t, b.try("ann", "guess")); wait != 16*time.Second {
 			t.Errorf("the next guess has to wait %v", wait)
 		}
 	})

@@ -59,7 +59,7 @@ func Open(ctx context.Context, raw string) (*DB, error) {
 	case "mysql":
 		db, err = openMySQL(raw)
 	default:
-		return nil, fmt.Errorf("no database begins with %q; write sqlite:FILE, postgres://…, mysql://… or memory:", scheme+":")
+		return nil, fmt.Errorf("no database begins with %q; write memory:, sqlite:FILE, postgres://host/database or mysql://host/database", scheme+":")
 	}
 	if err != nil {
 		return nil, err
