@@ -11,6 +11,8 @@ import (
 
 	"github.com/crumb-go/crumb/app"
 	"github.com/crumb-go/crumb/internal/ops"
+	"github.com/crumb-go/crumb/keyring"
+	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/track"
 )
 
@@ -25,9 +27,12 @@ var Untracked = &app.Mark{Name: "untracked"}
 // in one beside it: page views then never hold up a sign-in. [track] url names
 // another. If the sessions are in a Redis and there is no url, only who is here now
 // is known, by each process for itself, and no Tables are provided.
+//
+// The keys of [Keys] seal the cookies of first visits; all processes of the app need
+// the same file.
 var Track = &app.Module{
 	Name:     "track",
-	Requires: []*app.Module{Session, Database},
+	Requires: []*app.Module{Session, Database, Keys},
 	Config:   defaultTrackConfig(),
 	Setup: func(e *app.Env) error {
 		cfg := app.ConfigOf[TrackConfig](e)
@@ -36,7 +41,7 @@ var Track = &app.Module{
 			return nil
 		}
 		all := cfg.config()
-		all.Logger = e.Logger()
+		all.Logger, all.Sessions, all.Keys = e.Logger(), app.Get[*session.Manager](e), app.Get[*keyring.Ring](e)
 		database, _ := app.Lookup[DatabaseConfig](e)
 		if cfg.url(database) == "" {
 			e.Logger().Warn("only who is here now is known, by each process for itself; for all else set [track] url to a SQL database")
@@ -108,6 +113,8 @@ type TrackConfig struct {
 	URL string `toml:"url" help:"SQL database of the tables, by default that of the sessions, or a SQLite file beside theirs"`
 
 	Values []string `toml:"values" help:"wildcards of patterns whose values are noted, such as id"`
+
+	Visitors track.Visitors `toml:"visitors" help:"when visitors get a session: on return, on arrival, or when a page writes (write)"`
 }
 
 func defaultTrackConfig() TrackConfig {
@@ -117,6 +124,7 @@ func defaultTrackConfig() TrackConfig {
 	}
 	return TrackConfig{
 		Enabled: true, Interval: cfg.Interval, MaxQueue: cfg.MaxQueue, PerSession: cfg.PerSession, Sample: cfg.Sample,
+		Visitors:      track.OnReturn,
 		KeepAddresses: cfg.Retention.Addresses, KeepCounts: cfg.Retention.Counts, KeepTrail: cfg.Retention.Trail, KeepVisitors: cfg.Retention.Visitors,
 	}
 }
@@ -125,7 +133,7 @@ func (c TrackConfig) config() track.Config {
 	return track.Config{
 		Ignore: c.Ignore, IgnoreGPC: c.IgnoreGPC, Interval: c.Interval, MaxQueue: c.MaxQueue, PerSession: c.PerSession,
 		Retention: track.Retention{Addresses: c.KeepAddresses, Counts: c.KeepCounts, Trail: c.KeepTrail, Visitors: c.KeepVisitors},
-		Sample:    c.Sample, Values: c.Values,
+		Sample:    c.Sample, Values: c.Values, Visitors: c.Visitors,
 	}
 }
 
@@ -141,6 +149,9 @@ func (c TrackConfig) Check() error {
 		if d.d == 0 {
 			return app.Bad(d.key, "it must be more than 0", "write a time such as 1s, 24h or 90d")
 		}
+	}
+	if c.Visitors == "" {
+		return app.Bad("visitors", "it is empty", "write return, arrival or write")
 	}
 	if c.Sample == 0 || c.PerSession == 0 || c.MaxQueue == 0 {
 		return app.Bad("", "sample, per_session and max_queue must be more than 0", "to track nobody set enabled = false")

@@ -155,8 +155,9 @@ func (u *update) see(in *session.Info, r *http.Request, at int64, page string) {
 // locked.
 func (t *Tracker) keep(u *update, e *entry) {
 	q := &t.queue
-	if hour := e.at / time.Hour.Microseconds(); hour != q.hour || len(q.kept) >= maxWaiting {
-		q.hour = hour
+	// What comes late, such as a first visit, is counted in the hour it comes.
+	if hour := e.at / time.Hour.Microseconds(); hour > q.hour || len(q.kept) >= maxWaiting {
+		q.hour = max(q.hour, hour)
 		clear(q.kept)
 	}
 	switch {

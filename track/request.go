@@ -18,8 +18,9 @@ import (
 // as its Pattern in the end, "(unmatched)" if nothing. A middleware between
 // Handler and the mux that copies the request hides the pattern.
 //
-// A request without a session that is stored is not noted. Handler changes
-// nothing about the answer, and inside another Handler does nothing.
+// A request without a session that is stored is not noted, but a visitor's first
+// page once they come back: see [Visitors]. Handler changes nothing about an answer
+// but for the cookies of those. Inside another Handler it does nothing.
 func (t *Tracker) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := r.Context().Value(requestKey{}).(*request); ok {
@@ -28,10 +29,12 @@ func (t *Tracker) Handler(next http.Handler) http.Handler {
 		}
 		q := &request{ResponseWriter: w, t: t, parent: r.Context(), tracked: t.mayTrack(r), began: t.cfg.Now()}
 		q.r = *r.WithContext((*requestContext)(q))
-		ended := false
-		defer func() { q.end(ended) }()
+		defer q.end()
+		q.arrive()
 		next.ServeHTTP(q, &q.r)
-		ended = true
+		if q.status == 0 { // the session is to be committed before end asks about it
+			q.WriteHeader(http.StatusOK)
+		}
 	})
 }
 
@@ -49,6 +52,7 @@ type request struct {
 	t       *Tracker
 	parent  context.Context
 	r       http.Request
+	visit   *session.Visit // nil if the visitor has a session
 	tracked bool
 	began   time.Time
 	status  int
@@ -78,7 +82,7 @@ func (c *requestContext) Value(key any) any {
 
 // end notes the request. The session is asked only now: what is asked of it
 // earlier would make the answer depend on the cookie.
-func (q *request) end(completed bool) {
+func (q *request) end() {
 	q.mu.Lock()
 	q.over = true
 	events := q.events
@@ -88,26 +92,29 @@ func (q *request) end(completed bool) {
 		return
 	}
 	rt := q.t.route(q.r.Pattern)
-	if rt.ignored && len(events) == 0 {
+	first, returned := q.firstVisit()
+	if rt.ignored && len(events) == 0 && !returned {
 		return
 	}
 	in := s.Info()
 	if in.ID == "" {
 		return
 	}
+	if returned {
+		q.t.note(&in, &q.r, q.visit.First, []entry{first})
+	}
 	entries := events
 	if !rt.ignored {
-		entries = append(entries, q.view(rt, completed))
+		entries = append(entries, q.view(rt))
 	}
-	q.t.note(&in, &q.r, q.began, entries)
+	if len(entries) > 0 {
+		q.t.note(&in, &q.r, q.began, entries)
+	}
 }
 
-func (q *request) view(rt *route, completed bool) entry {
+func (q *request) view(rt *route) entry {
 	status := q.status
-	switch {
-	case status == 0 && completed:
-		status = http.StatusOK
-	case status == 0: // it panicked
+	if status == 0 { // it panicked
 		status = http.StatusInternalServerError
 	}
 	return entry{
@@ -144,46 +151,52 @@ func (rt *route) detail(r *http.Request) string {
 func (q *request) Unwrap() http.ResponseWriter { return q.ResponseWriter }
 
 func (q *request) WriteHeader(code int) {
-	if q.status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
-		q.status = code
+	if code >= 200 || code == http.StatusSwitchingProtocols {
+		q.begin(code)
 	}
 	q.ResponseWriter.WriteHeader(code)
 }
 
-// begun notes the implicit 200.
-func (q *request) begun() {
-	if q.status == 0 {
-		q.status = http.StatusOK
+// begin is called before the first byte of the answer leaves.
+func (q *request) begin(status int) {
+	if q.status != 0 {
+		return
+	}
+	q.status = status
+	if q.visit != nil {
+		q.greet(status)
 	}
 }
 
 func (q *request) Write(p []byte) (int, error) {
-	q.begun()
+	q.begin(http.StatusOK)
 	return q.ResponseWriter.Write(p)
 }
 
 func (q *request) WriteString(s string) (int, error) {
-	q.begun()
+	q.begin(http.StatusOK)
 	return io.WriteString(q.ResponseWriter, s)
 }
 
 // ReadFrom keeps sendfile for files.
 func (q *request) ReadFrom(src io.Reader) (int64, error) {
-	q.begun()
+	q.begin(http.StatusOK)
 	return io.Copy(q.ResponseWriter, src)
 }
 
 func (q *request) Flush() { _ = q.FlushError() }
 
 func (q *request) FlushError() error {
-	q.begun()
+	q.begin(http.StatusOK)
 	return http.NewResponseController(q.ResponseWriter).Flush()
 }
 
 func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	before := q.status
+	q.begin(http.StatusSwitchingProtocols)
 	conn, rw, err := http.NewResponseController(q.ResponseWriter).Hijack()
-	if err == nil && q.status == 0 {
-		q.status = http.StatusSwitchingProtocols
+	if err != nil {
+		q.status = before
 	}
 	return conn, rw, err
 }

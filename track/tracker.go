@@ -42,6 +42,10 @@ type Config struct {
 	// be seen within 2.
 	Interval time.Duration
 
+	// Keys seal the cookies of first visits, such as a *keyring.Ring. Every process
+	// of the app needs the same. Defaults to none: see Visitors.
+	Keys session.Sealer
+
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 
@@ -66,6 +70,10 @@ type Config struct {
 	// alike. Defaults to 1, all. Answers are about the sample.
 	Sample float64
 
+	// Sessions is the manager around the tracker, which has one of them at most.
+	// Defaults to none: see Visitors.
+	Sessions *session.Manager
+
 	// Tables is where Run writes. Without it the tracker knows only who is here
 	// now, and only of this process: see [Tracker.Live].
 	Tables *Tables
@@ -74,6 +82,10 @@ type Config struct {
 	// pattern, such as "id" of "GET /products/{id}". Defaults to none: paths may
 	// hold names and secrets.
 	Values []string
+
+	// Visitors says when a visitor gets a session, to whom no page writes a value.
+	// Defaults to [OnReturn] with Sessions and Keys, else to [OnWrite].
+	Visitors Visitors
 }
 
 const (
@@ -111,6 +123,9 @@ func (cfg Config) WithDefaults() (Config, error) {
 	if cfg.Retention, err = cfg.Retention.WithDefaults(); err != nil {
 		return cfg, err
 	}
+	if err = cfg.checkVisitors(); err != nil {
+		return cfg, fmt.Errorf("track: %w", err)
+	}
 	switch {
 	case cfg.Interval < time.Millisecond || cfg.Interval > time.Hour:
 		err = fmt.Errorf("Interval is %v; it must be at least 1ms and at most 1h", cfg.Interval)
@@ -146,6 +161,8 @@ type Tracker struct {
 	queue  queue
 	recent recent
 
+	arrivals arrivals
+
 	running atomic.Bool
 	stats   counters
 
@@ -162,6 +179,9 @@ func New(cfg Config) (*Tracker, error) {
 	}
 	t := &Tracker{cfg: cfg}
 	t.queue.init(cfg)
+	if err := t.initArrivals(); err != nil {
+		return nil, err
+	}
 	return t, nil
 }
 

@@ -3,6 +3,7 @@ package helloworld
 import (
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 
 func TestViewsAreCounted(t *testing.T) {
 	for args, secure := range map[string]bool{"": false, "--public-url=http://localhost": false, "--public-url=https://shop.example": true} {
-		a, err := app.New(app.Options{Args: append([]string{"--database=memory:"}, strings.Fields(args)...)}, Module)
+		a, err := app.New(app.Options{Args: append([]string{"--database=memory:", "--secret-key-file=" + filepath.Join(t.TempDir(), "keys")}, strings.Fields(args)...)}, Module)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,11 +39,7 @@ func Modules(opts app.Options) []*app.Module {
 	if err != nil || a.Config(Login.Name).(modules.LoginConfig).Enabled {
 		return all // whoever runs them meets the same error
 	}
-	return []*app.Module{
-		Module,
-		{Name: Login.Name, Config: Login.Config},
-		{Name: modules.Keys.Name, Config: modules.Keys.Config},
-	}
+	return []*app.Module{Module, {Name: Login.Name, Config: Login.Config}}
 }
 
 var (
