@@ -137,7 +137,7 @@ func (q *Seals) open(v *Visit, token []byte) (*Visit, error) {
 		Info:   Info{ID: ID(text[:idChars]), Created: v.First, Seen: now, Addr: m.addr(s.r), Agent: agent(s.r)},
 		Secret: hashSecret(token),
 		// The browser has shown that it keeps cookies: this is no first visit.
-		Idle: m.cfg.VisitorIdleTimeout, Absolute: v.First.Add(m.cfg.VisitorLifetime),
+		Idle: m.cfg.VisitorIdleTimeout, Absolute: now.Add(m.cfg.VisitorLifetime),
 	}
 	rec.limit()
 	ctx := m.callFor(&callContext{}, s.ctx, false)
