@@ -70,7 +70,12 @@ func TestHistoriesHaveAnOrder(t *testing.T) {
 
 // Of the engines whose servers run.
 func TestWhatWasAcknowledgedSurvivesFaultsOfEachEngine(t *testing.T) {
-	r := &run{sizes: sizes{Faults: 2}, dir: t.TempDir(), bar: newBar("faults")}
+	dir := t.TempDir()
+	results, err := readResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{sizes: sizes{Faults: 2}, dir: dir, results: results, bar: newBar("faults")}
 	f, err := runFaults(t.Context(), r, &figures{})
 	if err != nil {
 		t.Fatal(err)

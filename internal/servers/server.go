@@ -115,6 +115,22 @@ func (n *Node) yieldPorts() {
 	n.reserved = nil
 }
 
+// awaitPort waits until nobody else listens where the node did, which may happen
+// while it is down.
+func (n *Node) awaitPort(ctx context.Context) error {
+	err := waitFor(ctx, func() error {
+		l, err := net.Listen("tcp", n.Addr)
+		if err == nil {
+			err = l.Close()
+		}
+		return err
+	}, func() error { return nil })
+	if err != nil {
+		return fmt.Errorf("servers: the port of %s: %w", n.Program, err)
+	}
+	return nil
+}
+
 // listenAnywhere listens on a port below those that kernels give to outgoing
 // connections, so that it is still free when the server is started again.
 func listenAnywhere() (net.Listener, error) {
@@ -148,6 +164,9 @@ func (s *Server) Restart(ctx context.Context) error {
 			continue
 		}
 		n.yieldPorts()
+		if err := n.awaitPort(ctx); err != nil {
+			return err
+		}
 		if err := n.start(); err != nil {
 			return fmt.Errorf("servers: start %s: %w", n.Program, err)
 		}
