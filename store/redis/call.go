@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -107,10 +106,16 @@ func sorted(err error) error {
 	case errors.Is(err, rueidis.ErrNoSlot): // no node to send it to
 	case errors.As(err, &dial) && dial.Op == "dial": // no connection to send it on
 	default:
-		return fmt.Errorf("%w: %w", session.ErrUnknown, err)
+		return &unknownError{err}
 	}
 	return err
 }
+
+// An unknownError may be that of a command that was done.
+type unknownError struct{ err error }
+
+func (e *unknownError) Error() string   { return session.ErrUnknown.Error() + ": " + e.err.Error() }
+func (e *unknownError) Unwrap() []error { return []error{session.ErrUnknown, e.err} }
 
 func isMissingScript(err error) bool {
 	re, ok := rueidis.IsRedisErr(err)

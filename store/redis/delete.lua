@@ -1,5 +1,7 @@
--- Deletes the record KEYS[1] and replies its user, nil if there is none.
+-- Deletes the record KEYS[1]. Replies when it was created, and its user, where there
+-- was one that this program knows.
 
-local user = call('HGET', KEYS[1], 'user')
+local text, user = call('HGET', KEYS[1], 'facts'), call('HGET', KEYS[1], 'user')
+local f = text and parse(text)
 call('DEL', KEYS[1])
-return user
+return f and {f.created, user or ''}

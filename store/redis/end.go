@@ -31,8 +31,11 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 		return nil, fmt.Errorf("redis: end: %w", err)
 	}
 	out, err := c.Apply(before)
-	if err == nil {
-		s.leave(ctx, id, before.User, out.Expires)
+	switch {
+	case err == nil:
+		s.ended(ctx, out, before.User)
+	case before.Ended(): // by a call that got no answer, perhaps
+		s.ended(ctx, before, "")
 	}
 	return out, err
 }

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -43,6 +44,25 @@ func (s *Store) dueKey(shard uint32) string {
 	return s.cfg.KeyPrefix + "{" + strconv.Itoa(int(shard)) + "}due"
 }
 
+// An entry of all and due is the ID and the time of creation: of two who create one
+// session at once each makes its own, and the one that is not the record's is none
+// of a session. So all is in the order of the records' own times.
+func entryOf(id session.ID, created time.Time) string {
+	return string(id) + ":" + strconv.FormatInt(created.UnixMicro(), 36)
+}
+
+func parseEntry(entry string) (id session.ID, created time.Time) {
+	at := strings.LastIndexByte(entry, ':')
+	if at < 0 {
+		return session.ID(entry), time.Time{}
+	}
+	n, err := strconv.ParseInt(entry[at+1:], 36, 64)
+	if err != nil {
+		return session.ID(entry), time.Time{}
+	}
+	return session.ID(entry[:at]), decodeTime(n)
+}
+
 // skew is by how much clocks may differ, and how long what has expired stays.
 const skew = time.Hour
 
@@ -51,14 +71,14 @@ func micros(t time.Time) float64 { return float64(t.UnixMicro()) }
 // enter tells the indexes of a record that is about to be created. An entry is due
 // before it can be listed, so that none stays for ever.
 func (s *Store) enter(ctx context.Context, rec *session.Record) error {
-	shard, id := shardOf(rec.ID), string(rec.ID)
+	shard, entry := shardOf(rec.ID), entryOf(rec.ID, rec.Created)
 	due, all := s.dueKey(shard), s.allKey(shard)
 	calls := []call{
 		{cmd: func(b rueidis.Builder) rueidis.Completed {
-			return b.Zadd().Key(due).ScoreMember().ScoreMember(micros(rec.Expires), id).Build()
+			return b.Zadd().Key(due).ScoreMember().ScoreMember(micros(rec.Expires), entry).Build()
 		}},
 		{cmd: func(b rueidis.Builder) rueidis.Completed {
-			return b.Zadd().Key(all).ScoreMember().ScoreMember(-micros(rec.Created), id).Build()
+			return b.Zadd().Key(all).ScoreMember().ScoreMember(-micros(rec.Created), entry).Build()
 		}},
 	}
 	if rec.User != "" {
@@ -68,49 +88,54 @@ func (s *Store) enter(ctx context.Context, rec *session.Record) error {
 	return err
 }
 
-// enterUser tells the indexes of a sign-in that is about to be made: the session
-// will be under the user, and may expire sooner than it did.
-func (s *Store) enterUser(ctx context.Context, id session.ID, c *session.Change) error {
-	in := c.SignIn
-	seen := c.Now
-	if c.Seen.After(seen) {
-		seen = c.Seen
-	}
-	due := s.dueKey(shardOf(id))
-	_, err := s.all(ctx, []call{
-		s.underUser(in.User, id, in.Absolute, c.Now),
-		{cmd: func(b rueidis.Builder) rueidis.Completed {
-			return b.Zadd().Key(due).Xx().Lt().ScoreMember().ScoreMember(micros(seen.Add(in.Idle)), string(id)).Build()
-		}},
-	})
-	return err
-}
-
+// underUser tells the index of a user of a session that is about to be theirs.
 func (s *Store) underUser(user string, id session.ID, absolute, now time.Time) call {
 	var e encoder
 	return enterScript.on(s.userKey(user), string(id), e.text(absolute), e.text(now.Add(-skew)))
 }
 
-// leave tells the indexes of a session that has ended at a time, or is gone if that
-// is zero. What fails here leaves an entry that readers skip until it is pruned.
-func (s *Store) leave(ctx context.Context, id session.ID, user string, at time.Time) {
-	shard := shardOf(id)
-	all, due := s.allKey(shard), s.dueKey(shard)
-	calls := []call{
-		{cmd: func(b rueidis.Builder) rueidis.Completed { return b.Zrem().Key(all).Member(string(id)).Build() }},
-		{cmd: func(b rueidis.Builder) rueidis.Completed {
-			if at.IsZero() {
-				return b.Zrem().Key(due).Member(string(id)).Build()
-			}
-			return b.Zadd().Key(due).Xx().ScoreMember().ScoreMember(micros(at), string(id)).Build()
-		}},
+// sooner tells due that a session may expire before the time written down there. If
+// it fails the entry stays for longer than it need.
+func (s *Store) sooner(rec *session.Record) call {
+	due, entry := s.dueKey(shardOf(rec.ID)), entryOf(rec.ID, rec.Created)
+	return call{cmd: func(b rueidis.Builder) rueidis.Completed {
+		return b.Zadd().Key(due).Xx().Lt().ScoreMember().ScoreMember(micros(rec.Expires), entry).Build()
+	}}
+}
+
+// ended tells the indexes of a record that has ended: it is a session no longer, and
+// to be swept soon.
+func (s *Store) ended(ctx context.Context, rec *session.Record, user string) {
+	all, entry := s.allKey(shardOf(rec.ID)), entryOf(rec.ID, rec.Created)
+	calls := []call{s.sooner(rec), {cmd: func(b rueidis.Builder) rueidis.Completed {
+		return b.Zrem().Key(all).Member(entry).Build()
+	}}}
+	s.tidy(ctx, append(calls, s.notUnder(user, rec.ID)...))
+}
+
+// gone tells the indexes of a record that was deleted.
+func (s *Store) gone(ctx context.Context, id session.ID, created time.Time, user string) {
+	shard, entry := shardOf(id), entryOf(id, created)
+	var calls []call
+	for _, key := range []string{s.allKey(shard), s.dueKey(shard)} {
+		calls = append(calls, call{cmd: func(b rueidis.Builder) rueidis.Completed { return b.Zrem().Key(key).Member(entry).Build() }})
 	}
-	if user != "" {
-		key := s.userKey(user)
-		calls = append(calls, call{cmd: func(b rueidis.Builder) rueidis.Completed { return b.Zrem().Key(key).Member(string(id)).Build() }})
+	s.tidy(ctx, append(calls, s.notUnder(user, id)...))
+}
+
+func (s *Store) notUnder(user string, id session.ID) []call {
+	if user == "" {
+		return nil
 	}
+	key := s.userKey(user)
+	return []call{{cmd: func(b rueidis.Builder) rueidis.Completed { return b.Zrem().Key(key).Member(string(id)).Build() }}}
+}
+
+// tidy makes changes that nothing depends on: without them entries stay, which
+// readers skip, until they are pruned.
+func (s *Store) tidy(ctx context.Context, calls []call) {
 	if _, err := s.all(ctx, calls); err != nil {
-		s.cfg.Logger.DebugContext(ctx, "redis: an ended session stays in an index until it is pruned", "id", id, "err", err)
+		s.cfg.Logger.DebugContext(ctx, "redis: entries of an index stay until they are pruned", "err", err)
 	}
 }
 
@@ -162,7 +187,7 @@ func (s *Store) listUser(ctx context.Context, q session.Query) ([]session.Info, 
 			return nil, err
 		}
 		for _, rec := range recs {
-			if rec.User == q.User && rec.Live(q.Now) && q.IsAfter(&rec.Info) {
+			if rec != nil && rec.User == q.User && rec.Live(q.Now) && q.IsAfter(&rec.Info) {
 				infos = append(infos, rec.Info)
 			}
 		}
@@ -197,8 +222,8 @@ func (s *Store) listAll(ctx context.Context, q session.Query) ([]session.Info, e
 		if err != nil {
 			return nil, err
 		}
-		for _, rec := range recs {
-			if rec.Live(q.Now) {
+		for i, rec := range recs {
+			if rec != nil && rec.Live(q.Now) && rec.Created.Equal(entries[i].Created) {
 				infos = append(infos, rec.Info)
 			}
 		}
@@ -240,8 +265,8 @@ func (s *Store) entries(ctx context.Context, q session.Query) ([]session.Info, e
 			return nil, err
 		}
 		for _, z := range scores {
-			in := session.Info{ID: session.ID(z.Member), Created: decodeTime(int64(-z.Score))}
-			if q.IsAfter(&in) {
+			var in session.Info
+			if in.ID, in.Created = parseEntry(z.Member); q.IsAfter(&in) {
 				entries = append(entries, in)
 			}
 		}
@@ -250,7 +275,8 @@ func (s *Store) entries(ctx context.Context, q session.Query) ([]session.Info, e
 	return entries, nil
 }
 
-// infos returns the records of ids, without secrets and values, that are there.
+// infos returns the records of ids, without secrets and values, nil for those that
+// are not there.
 func (s *Store) infos(ctx context.Context, ids []session.ID) ([]*session.Record, error) {
 	calls := make([]call, len(ids))
 	for i, id := range ids {
@@ -261,7 +287,7 @@ func (s *Store) infos(ctx context.Context, ids []session.ID) ([]*session.Record,
 	if err != nil {
 		return nil, err
 	}
-	recs := make([]*session.Record, 0, len(ids))
+	recs := make([]*session.Record, len(ids))
 	for i, msg := range msgs {
 		contents, err := msg.AsStrSlice()
 		if err != nil {
@@ -270,11 +296,9 @@ func (s *Store) infos(ctx context.Context, ids []session.ID) ([]*session.Record,
 		if contents[0] == "" {
 			continue
 		}
-		rec, err := decodeInfo(ids[i], contents)
-		if err != nil {
+		if recs[i], err = decodeInfo(ids[i], contents); err != nil {
 			return nil, err
 		}
-		recs = append(recs, rec)
 	}
 	return recs, nil
 }
@@ -305,18 +329,18 @@ func (s *Store) sweep(ctx context.Context, shard uint32, then time.Time, limit i
 		if err != nil {
 			return n, err
 		}
-		ids, err := msg.AsStrSlice()
-		if err != nil || len(ids) == 0 {
+		entries, err := msg.AsStrSlice()
+		if err != nil || len(entries) == 0 {
 			return n, err
 		}
-		gone, later, err := s.expired(ctx, ids, until)
+		gone, later, err := s.expired(ctx, entries, until)
 		if err != nil {
 			return n, err
 		}
 		var calls []call
-		for id, at := range later {
+		for entry, at := range later {
 			calls = append(calls, call{cmd: func(b rueidis.Builder) rueidis.Completed {
-				return b.Zadd().Key(due).Xx().ScoreMember().ScoreMember(at, id).Build()
+				return b.Zadd().Key(due).Xx().ScoreMember().ScoreMember(at, entry).Build()
 			}})
 		}
 		if len(gone) > 0 {
@@ -339,12 +363,13 @@ func (s *Store) sweep(ctx context.Context, shard uint32, then time.Time, limit i
 	return n, nil
 }
 
-// expired deletes the records of ids that expired by until. It returns those that
-// are gone, and when the others expire.
-func (s *Store) expired(ctx context.Context, ids []string, until string) (gone []string, later map[string]float64, err error) {
-	calls := make([]call, len(ids))
-	for i, id := range ids {
-		calls[i] = sweepScript.on(s.recordKey(session.ID(id)), until)
+// expired deletes the records of entries that expired by until. It returns the
+// entries of those that are gone, and when the others expire.
+func (s *Store) expired(ctx context.Context, entries []string, until string) (gone []string, later map[string]float64, err error) {
+	calls := make([]call, len(entries))
+	for i, entry := range entries {
+		id, created := parseEntry(entry)
+		calls[i] = sweepScript.on(s.recordKey(id), until, strconv.FormatInt(created.UnixMicro(), 10))
 	}
 	msgs, err := s.all(ctx, calls)
 	if err != nil {
@@ -353,14 +378,14 @@ func (s *Store) expired(ctx context.Context, ids []string, until string) (gone [
 	later = map[string]float64{}
 	for i, msg := range msgs {
 		if msg.IsNil() {
-			gone = append(gone, ids[i])
+			gone = append(gone, entries[i])
 			continue
 		}
 		text, err := msg.ToString()
 		if err != nil {
 			return nil, nil, err
 		}
-		if later[ids[i]], err = strconv.ParseFloat(text, 64); err != nil {
+		if later[entries[i]], err = strconv.ParseFloat(text, 64); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -115,7 +115,7 @@ func TestAnIndexEntryOutlivesReadersUntilItsRecordIsWritten(t *testing.T) {
 			rec := visitor("a")
 			mustCreate(t, s, rec)
 			c := signIn(rec, "ana")
-			if err := s.enterUser(t.Context(), rec.ID, c); err != nil {
+			if _, err := s.all(t.Context(), []call{s.underUser("ana", rec.ID, c.SignIn.Absolute, c.Now)}); err != nil {
 				t.Fatal(err)
 			}
 			readers(t, s, "ana")
@@ -168,15 +168,69 @@ func TestACrashBetweenRecordAndIndexLeavesAnEntryThatIsSkippedAndPruned(t *testi
 			s := openNew(t, url)
 			rec := visitor("a")
 			mustCreate(t, s, rec)
-			if err := s.enterUser(t.Context(), rec.ID, signIn(rec, "ana")); err != nil {
+			c := signIn(rec, "ana")
+			if _, err := s.all(t.Context(), []call{s.underUser("ana", rec.ID, c.SignIn.Absolute, c.Now)}); err != nil {
 				t.Fatal(err)
 			}
 			mustList(t, s, session.Query{User: "ana"})
-			if n, err := s.Sweep(t.Context(), now.Add(45*time.Minute), 10); n != 0 || err != nil {
-				t.Fatalf("a sweep at the time when the session would have expired, had somebody signed in: %d, %v", n, err)
-			}
 			mustList(t, s, session.Query{All: true}, "a")
 		})
+		t.Run("after a sign-in", func(t *testing.T) {
+			s := openNew(t, url)
+			rec := visitor("a")
+			mustCreate(t, s, rec)
+			var e encoder
+			c := signIn(rec, "ana")
+			if _, err := s.run(t.Context(), updateScript, s.recordKey(rec.ID), e.update(rec, nil, c)...); err != nil {
+				t.Fatal(err)
+			}
+			// It is swept when it would have expired without the sign-in.
+			if n, err := s.Sweep(t.Context(), rec.Expires, 10); n != 1 || err != nil {
+				t.Fatalf("Sweep: %d, %v", n, err)
+			}
+			if n := entries(t, s); n != 0 {
+				t.Errorf("the indexes hold %d entries", n)
+			}
+		})
+	})
+}
+
+// Of two who create one session the second fails, whatever order they come in, and
+// leaves an entry that is none of a session.
+func TestWhoeverCreatesASessionSecondDoesNotMoveIt(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openNew(t, url)
+		first, second, between := visitor("a"), visitor("a"), visitor("b")
+		second.Created = first.Created.Add(-2 * time.Second)
+		between.Created = first.Created.Add(-time.Second)
+		if err := s.enter(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		mustCreate(t, s, first, between)
+		if err := s.Create(t.Context(), second); !errors.Is(err, session.ErrExists) {
+			t.Fatalf("Create: %v", err)
+		}
+		var got []session.ID
+		for q := (session.Query{All: true, Limit: 1, Now: first.Created}); ; {
+			infos, err := s.List(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(infos) == 0 {
+				break
+			}
+			got = append(got, infos[0].ID)
+			q.After = &infos[0]
+		}
+		if !slices.Equal(got, []session.ID{"a", "b"}) {
+			t.Errorf("page by page %v are listed", got)
+		}
+		if n, err := s.Sweep(t.Context(), first.Expires.Add(time.Hour), 10); n != 3 || err != nil {
+			t.Errorf("Sweep: %d, %v", n, err)
+		}
+		if n := entries(t, s); n != 0 {
+			t.Errorf("the indexes hold %d entries", n)
+		}
 	})
 }
 

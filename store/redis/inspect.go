@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,12 @@ type Node struct {
 	AppendOnly            bool   // every change is written to a file
 	AppendFsync           string // when that reaches the disk: always, everysec, no
 	Save                  string // when a snapshot is taken; "" is never
+
+	// PackedValue is how many bytes a value of a hash may have for Redis to pack the
+	// hash (hash-max-listpack-value, before Redis 7 hash-max-ziplist-value). At 64,
+	// its default, hardly a session is packed and takes nearly twice the memory that
+	// it takes at 512.
+	PackedValue int
 
 	Skew time.Duration // how far the server's clock is ahead of this machine's
 }
@@ -94,6 +101,7 @@ func inspectNode(ctx context.Context, addr string, c rueidis.Client, now func() 
 		*to = setting(ctx, c, name)
 	}
 	n.MinReplicas, _ = strconv.Atoi(setting(ctx, c, "min-replicas-to-write"))
+	n.PackedValue, _ = strconv.Atoi(cmp.Or(setting(ctx, c, "hash-max-listpack-value"), setting(ctx, c, "hash-max-ziplist-value")))
 	before := now()
 	clock, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
 	after := now()

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -210,7 +211,7 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 		return nil, e.err
 	}
 	if in := c.SignIn; in != nil && in.User != "" {
-		if err := s.enterUser(ctx, base.ID, c); err != nil {
+		if _, err := s.all(ctx, []call{s.underUser(in.User, base.ID, in.Absolute, c.Now)}); err != nil {
 			return nil, fmt.Errorf("redis: update: index: %w", definite(err))
 		}
 	}
@@ -221,10 +222,15 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 	switch {
 	case msg.IsNil():
 		return nil, session.ErrNotFound
-	case msg.IsInt64(): // the record was base
-		return out, nil
+	case !msg.IsInt64(): // the record was not base
+		if out, err = updated(base.ID, c, msg); err != nil {
+			return out, err
+		}
 	}
-	return updated(base.ID, c, msg)
+	if c.SignIn != nil {
+		s.tidy(ctx, []call{s.sooner(out)})
+	}
+	return out, nil
 }
 
 // updated returns what Apply makes of the record that the script found, which is
@@ -252,8 +258,10 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	if err != nil {
 		return fmt.Errorf("redis: delete: %w", err)
 	}
-	user, _ := msg.ToString()
-	s.leave(ctx, id, user, time.Time{})
+	if was, err := msg.AsStrSlice(); err == nil && len(was) == 2 {
+		created, _ := strconv.ParseInt(was[0], 10, 64)
+		s.gone(ctx, id, decodeTime(created), was[1])
+	}
 	return nil
 }
 
@@ -329,8 +337,8 @@ func record(id session.ID, msg rueidis.RedisMessage) (*session.Record, error) {
 // definite returns err as one that says that nothing happened: it came before
 // anything that a caller can see was done.
 func definite(err error) error {
-	if errors.Is(err, session.ErrUnknown) {
-		return errors.New(err.Error())
+	if unknown, ok := errors.AsType[*unknownError](err); ok {
+		return unknown.err
 	}
 	return err
 }

@@ -462,7 +462,7 @@ func TestInspect(t *testing.T) {
 				primaries++
 			}
 			if n.Err != nil || n.Version == "" || n.EvictionPolicy != "noeviction" || !n.AppendOnly || n.AppendFsync != "everysec" || n.Save != "" ||
-				n.UsedMemory == 0 || n.Replicas == 0 == (in.Cluster && n.Primary) {
+				n.UsedMemory == 0 || n.PackedValue != 64 || n.Replicas == 0 == (in.Cluster && n.Primary) {
 				t.Errorf("%+v", n)
 			}
 			if n.Skew < ahead-time.Minute || n.Skew > ahead+time.Minute {
