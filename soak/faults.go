@@ -456,10 +456,18 @@ type fault struct {
 	what   string
 	kill   func(fy *faulty, ctx context.Context, round int) error
 	rounds int
+	before func(fy *faulty, ctx context.Context) error // nil for none
+	loses  bool                                        // the engine does not promise that answered counts survive it
+	undoes bool                                        // nor that ends do
 }
 
 // runFault makes a fault amid the load, and puts what came of it into f.
 func (fy *faulty) runFault(ctx context.Context, b *bar, ft fault, f *figures) error {
+	if ft.before != nil {
+		if err := ft.before(fy, ctx); err != nil {
+			return err
+		}
+	}
 	if err := fy.press(16); err != nil {
 		return err
 	}
@@ -485,14 +493,12 @@ func (fy *faulty) runFault(ctx context.Context, b *bar, ft fault, f *figures) er
 	}
 	f.add(fy.name+": "+ft.what+": rounds; counts answered, of these lost; ends acknowledged, of these undone",
 		"%d; %d, %d; %d, %d", ft.rounds, fy.answered(), lost, len(fy.ended), back)
-	if mayLose := fy.db != nil && strings.HasPrefix(fy.db.Kind, "redis") && ft.what != killedApp; lost > 0 && !mayLose || back > 0 {
+	if lost > 0 && !ft.loses || back > 0 && !ft.undoes {
 		return fmt.Errorf("%s: %s: %d of %d answered counts were lost, %d of %d ends undone", fy.name, ft.what, lost, fy.answered(), back, len(fy.ended))
 	}
 	fy.all, fy.ended = nil, nil
 	return nil
 }
-
-const killedApp = "kill -9 of an app"
 
 // runFaults looks at every engine whose programs are there, and goes on with those
 // that it has not finished.
@@ -549,13 +555,26 @@ func faultsOf(ctx context.Context, r *run, f *figures, kind, dir string) (err er
 		return fmt.Errorf("%s: ends: %w", fy.name, err)
 	}
 	f.add(fy.name+": sessions ended through one app and asked for at once at two others; served", "%d; 0", tries)
-	faults := []fault{{killedApp, (*faulty).killApp, r.Faults}}
+	faults := []fault{{what: "kill -9 of an app", kill: (*faulty).killApp, rounds: r.Faults}}
+	server := fault{what: "kill -9 of the server", kill: (*faulty).killDatabase, rounds: max(1, r.Faults/2)}
 	switch kind {
 	case "sqlite":
+	case servers.Postgres, servers.MySQL:
+		faults = append(faults, server)
+	case servers.Redis:
+		// By default it answers before it has written, if the disk is slow.
+		careful := server
+		server.loses, server.undoes = true, true
+		careful.what += " with appendfsync always"
+		careful.before = func(fy *faulty, ctx context.Context) error {
+			n := fy.db.Nodes[0]
+			n.Args = append(n.Args, "--appendfsync", "always")
+			return fy.killDatabase(ctx, 0)
+		}
+		faults = append(faults, server, careful)
 	case servers.RedisCluster:
-		faults = append(faults, fault{"kill -9 of a primary", (*faulty).killDatabase, max(1, r.Faults/5)})
-	default:
-		faults = append(faults, fault{"kill -9 of the server", (*faulty).killDatabase, max(1, r.Faults/2)})
+		// A replica may lack the last changes, but it has confirmed the ends.
+		faults = append(faults, fault{what: "kill -9 of a primary", kill: (*faulty).killDatabase, rounds: max(1, r.Faults/5), loses: true})
 	}
 	for _, ft := range faults {
 		if err := fy.runFault(ctx, r.bar, ft, f); err != nil {

@@ -221,7 +221,7 @@ func nodeFindings(n redis.Node, cluster bool) (list []finding) {
 		add("promise", warning, "appendfsync is no: a crash of the machine loses what the kernel had not written, some 30 seconds, sign-outs among it",
 			"CONFIG SET appendfsync everysec, and CONFIG REWRITE")
 	case n.AppendOnly:
-		add("promise", fine, "an acknowledged change survives a crash of the server; one of its machine loses the last second or two, sign-outs among it"+back, "")
+		add("promise", fine, "a crash may lose the last second or two, sign-outs among it"+back+"; with appendfsync always it loses nothing", "")
 	case n.Save != "":
 		add("promise", warning, "appendonly is no: a crash loses what came after the last snapshot, sign-outs among it"+back,
 			"CONFIG SET appendonly yes, and CONFIG REWRITE")
