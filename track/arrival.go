@@ -40,7 +40,7 @@ func (cfg *Config) checkVisitors() error {
 		}
 	case OnReturn, OnArrival, OnWrite:
 	default:
-		return fmt.Errorf("Visitors is %q; it must be %s, %s or %s", cfg.Visitors, OnReturn, OnArrival, OnWrite)
+		return fmt.Errorf("track: Visitors is %q; it must be %s, %s or %s", cfg.Visitors, OnReturn, OnArrival, OnWrite)
 	}
 	return nil
 }

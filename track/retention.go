@@ -53,7 +53,7 @@ func (r Retention) WithDefaults() (Retention, error) {
 			*f.d = f.def
 		}
 		if *f.d < time.Minute || *f.d > maxRetention {
-			return r, fmt.Errorf("Retention.%s is %v; it must be at least 1m and at most 10 years (%v)", f.name, *f.d, maxRetention)
+			return r, fmt.Errorf("track: Retention.%s is %v; it must be at least 1m and at most 10 years (%v)", f.name, *f.d, maxRetention)
 		}
 	}
 	return r, nil
@@ -68,7 +68,7 @@ const sweepBatch = 500
 func (t *Tables) Sweep(ctx context.Context, now time.Time, r Retention) error {
 	r, err := r.WithDefaults()
 	if err != nil {
-		return fmt.Errorf("track: %w", err)
+		return err
 	}
 	before := func(d time.Duration) int64 { return now.Add(-d).UnixMicro() }
 	for _, step := range []func(context.Context) (int, error){

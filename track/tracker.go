@@ -124,34 +124,31 @@ func (cfg Config) WithDefaults() (Config, error) {
 		return cfg, err
 	}
 	if err = cfg.checkVisitors(); err != nil {
-		return cfg, fmt.Errorf("track: %w", err)
+		return cfg, err
 	}
 	switch {
 	case cfg.Interval < time.Millisecond || cfg.Interval > time.Hour:
-		err = fmt.Errorf("Interval is %v; it must be at least 1ms and at most 1h", cfg.Interval)
+		err = fmt.Errorf("track: Interval is %v; it must be at least 1ms and at most 1h", cfg.Interval)
 	case cfg.MaxQueue < 1 || cfg.MaxQueue > 1<<20:
-		err = fmt.Errorf("MaxQueue is %d; it must be at least 1 and at most %d", cfg.MaxQueue, 1<<20)
+		err = fmt.Errorf("track: MaxQueue is %d; it must be at least 1 and at most %d", cfg.MaxQueue, 1<<20)
 	case cfg.MaxQueueBytes < 1<<10 || cfg.MaxQueueBytes > 1<<30:
-		err = fmt.Errorf("MaxQueueBytes is %d; it must be at least 1 KiB (%d) and at most 1 GiB (%d)", cfg.MaxQueueBytes, 1<<10, 1<<30)
+		err = fmt.Errorf("track: MaxQueueBytes is %d; it must be at least 1 KiB (%d) and at most 1 GiB (%d)", cfg.MaxQueueBytes, 1<<10, 1<<30)
 	case cfg.PerSession < 1:
-		err = fmt.Errorf("PerSession is %d; it must be at least 1", cfg.PerSession)
+		err = fmt.Errorf("track: PerSession is %d; it must be at least 1", cfg.PerSession)
 	case !(cfg.Sample > 0 && cfg.Sample <= 1):
-		err = fmt.Errorf("Sample is %v; it must be more than 0 and at most 1", cfg.Sample)
+		err = fmt.Errorf("track: Sample is %v; it must be more than 0 and at most 1", cfg.Sample)
 	}
 	for _, p := range cfg.Ignore {
 		if !strings.Contains(p, "/") {
-			err = fmt.Errorf("Ignore holds %q, which is no pattern of a route; write it as registered, such as GET /healthz", p)
+			err = fmt.Errorf("track: Ignore holds %q, which is no pattern of a route; write it as registered, such as GET /healthz", p)
 		}
 	}
 	for _, name := range cfg.Values {
 		if name == "" || strings.ContainsAny(name, "{}/. ") {
-			err = fmt.Errorf("Values holds %q, which is no name of a wildcard; write id for {id}", name)
+			err = fmt.Errorf("track: Values holds %q, which is no name of a wildcard; write id for {id}", name)
 		}
 	}
-	if err != nil {
-		return cfg, fmt.Errorf("track: %w", err)
-	}
-	return cfg, nil
+	return cfg, err
 }
 
 // A Tracker notes what visitors do. It is safe for use by several goroutines.

@@ -18,7 +18,6 @@ func stopSignal(string) int                                  { return 0 }
 func (n *Node) signal(int) error                             { return errors.ErrUnsupported }
 func alive(int) bool                                         { return false }
 func kill(int) error                                         { return errors.ErrUnsupported }
-func taken(int) bool                                         { return false }
 func commandHolds(int, string) bool                          { return false }
 func children(int) []int                                     { return nil }
 func lock(string) (func(), error)                            { return nil, errors.ErrUnsupported }

@@ -151,9 +151,6 @@ func (n *Node) signal(sig syscall.Signal) error {
 
 func kill(pid int) error { return ifThere(syscall.Kill(pid, syscall.SIGKILL)) }
 
-// taken reports whether a process has the PID, be it one that has ended.
-func taken(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
-
 // alive reports whether a process is there, and not just its exit code.
 func alive(pid int) bool {
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
