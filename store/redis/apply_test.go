@@ -33,7 +33,7 @@ func TestTheScriptsDoWhatApplyDoes(t *testing.T) {
 		}
 	}
 	eachServer(t, func(t *testing.T, url string) {
-		s, each := openNew(t, url), 1000
+		s, each := openNew(t, url), 400
 		if s.client.Mode() == rueidis.ClientModeCluster { // the scripts are the same
 			each = 50
 		}
@@ -202,7 +202,7 @@ func (d *dice) base(rec *session.Record) *session.Record {
 		return &session.Record{Info: rec.Info}
 	case 2:
 		stale.Version--
-		stale.Values, stale.Auth, stale.User = nil, 7, "bob"
+		stale.Values, stale.Secret, stale.Agent = nil, session.Hash{9}, "before"
 		return &stale
 	}
 	return rec
