@@ -58,6 +58,9 @@ const together = 64
 // returns the replies in their order. After an error some may have been done.
 func (s *Store) all(ctx context.Context, calls []call) ([]rueidis.RedisMessage, error) {
 	msgs := make([]rueidis.RedisMessage, 0, len(calls))
+	if len(calls) == 0 {
+		return msgs, s.ready(ctx)
+	}
 	for batch := range slices.Chunk(calls, together) {
 		if err := s.ready(ctx); err != nil {
 			return nil, err
@@ -83,7 +86,7 @@ func (s *Store) all(ctx context.Context, calls []call) ([]rueidis.RedisMessage, 
 			return nil, first
 		}
 	}
-	return msgs, ctx.Err()
+	return msgs, nil
 }
 
 // reply returns the message of a reply, or an error that says whether the command

@@ -61,3 +61,44 @@ func TestATimeThatTheScriptsCannotCountIsRefused(t *testing.T) {
 		t.Error("a negative idle time is taken")
 	}
 }
+
+// Redis drops a record by itself between an hour and an hour and ten minutes after
+// it has expired, whatever moved that time.
+func TestRedisDropsARecordAnHourAfterItExpired(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openNew(t, url)
+		rec := visitor("a")
+		mustCreate(t, s, rec)
+		check := func(what string) {
+			t.Helper()
+			rec = mustLoad(t, s, rec.ID)
+			at, err := s.client.Do(t.Context(), s.client.B().Pexpiretime().Key(s.recordKey(rec.ID)).Build()).AsInt64()
+			if stays := time.UnixMilli(at).Sub(rec.Expires); err != nil || stays < time.Hour || stays > time.Hour+10*time.Minute {
+				t.Errorf("after %s the record stays for %s after it has expired, %v", what, stays, err)
+			}
+		}
+		check("its creation")
+		later := func(d time.Duration) *session.Change {
+			return &session.Change{Now: rec.Seen, Auth: rec.Auth, Seen: rec.Seen.Add(d)}
+		}
+		change := func(what string, base *session.Record, c *session.Change) {
+			t.Helper()
+			if _, err := s.Update(t.Context(), base, c); err != nil {
+				t.Fatal(err)
+			}
+			check(what)
+		}
+		for _, d := range []time.Duration{time.Second, 25 * time.Minute} {
+			change("an update", rec, later(d))
+			change("an update without a base", &session.Record{Info: rec.Info}, later(d))
+			if err := s.Touch(t.Context(), []session.Touch{{ID: rec.ID, Seen: rec.Seen.Add(d)}}); err != nil {
+				t.Fatal(err)
+			}
+			check("a touch")
+		}
+		in := signIn(rec, "ana")
+		in.SignIn.Idle = 5 * time.Minute
+		change("a sign-in", rec, in)
+		change("its end", rec, &session.Change{Now: rec.Seen, End: true})
+	})
+}

@@ -8,8 +8,9 @@
 //
 // What survives a crash is what the server is configured to keep: with appendonly
 // and appendfsync everysec a crash of the machine loses the last second. A failover
-// loses what the replica had not received yet; for sign-outs, revocations and
-// deletions the store waits until the replicas have them. docs/stores.md says more.
+// loses what the replica had not received yet; sign-outs, revocations and deletions
+// are acknowledged when all replicas that are connected have them. With
+// min-replicas-to-write a primary without replicas takes no changes.
 package redis
 
 import (
@@ -309,8 +310,8 @@ func (s *Store) Check(ctx context.Context, now time.Time, ids []session.ID) (map
 	return live, nil
 }
 
-// record returns the record in the reply to HGETALL: a map, or from a server that
-// speaks the older protocol a list.
+// record returns the record in the reply to HGETALL: a list, or a map to a client
+// that speaks the newer protocol.
 func record(id session.ID, msg rueidis.RedisMessage) (*session.Record, error) {
 	var fields []string
 	if msg.IsMap() {
