@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -179,7 +180,8 @@ func over(err error) bool {
 
 // limitSessions ends the user's sessions beyond the limit, those signed in longest
 // ago first. It is called after each sign-in is stored, and goes round until it
-// finds no more than may be: of sign-ins at once the last one sees all.
+// finds no more than may be: of sign-ins at once the last one sees all. They share
+// the work, for each ends a few at random and looks again.
 func (l *Login) limitSessions(ctx context.Context, user string) error {
 	if l.cfg.MaxSessions == 0 {
 		return nil
@@ -199,13 +201,18 @@ func (l *Login) limitSessions(ctx context.Context, user string) error {
 			}
 			return strings.Compare(string(a.ID), string(b.ID))
 		})
-		for _, in := range list[:excess] {
+		list = list[:excess]
+		rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		for _, in := range list[:min(len(list), endsARound)] {
 			if err := l.cfg.Sessions.Revoke(ctx, in.ID); err != nil {
 				return err
 			}
 		}
 	}
 }
+
+// endsARound is how many sessions limitSessions ends before it looks again.
+const endsARound = 4
 
 func (l *Login) sessionsOf(ctx context.Context, user string) (list []session.Info, err error) {
 	for in, err := range l.cfg.Sessions.List(ctx, session.Query{User: user}) {
