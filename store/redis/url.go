@@ -34,6 +34,9 @@ func parseURL(raw string) (rueidis.ClientOption, error) {
 		ConnWriteTimeout:    3 * time.Second,
 		Dialer:              net.Dialer{Timeout: time.Second},
 		BlockingPoolCleanup: time.Minute, // of the connections for ends
+		// Half a megabyte each by default, and there may be 64 of those connections.
+		ReadBufferEachConn:  32 << 10,
+		WriteBufferEachConn: 32 << 10,
 	}
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok {
