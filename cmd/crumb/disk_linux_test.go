@@ -179,7 +179,7 @@ func TestReadOnly(t *testing.T) {
 	s.stop()
 	db := filepath.Join(dir, "crumb.db")
 	if os.Geteuid() == 0 {
-		for _, path := range []string{dir, db, filepath.Join(dir, "crumb-track.db")} {
+		for _, path := range []string{dir, db, filepath.Join(dir, "crumb-track.db"), filepath.Join(dir, "crumb.keys")} {
 			if err := os.Chown(path, 65534, 65534); err != nil {
 				t.Fatal(err)
 			}

@@ -162,7 +162,7 @@ func TestARotationOfTheKeysEndsNothing(t *testing.T) {
 	}
 }
 
-func TestServeWithoutLoginMakesNoKeysAndHasNoPagesForIt(t *testing.T) {
+func TestServeWithoutLoginHasNoPagesForItAndKeysRotateNeedsKeys(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, dir, crumbPath)
 	for _, path := range []string{"/login", "/private", "/account"} {
@@ -170,7 +170,7 @@ func TestServeWithoutLoginMakesNoKeysAndHasNoPagesForIt(t *testing.T) {
 			t.Errorf("%s is %s", path, a.Status)
 		}
 	}
-	if o := crumb(t, dir, "keys", "rotate"); o.code != 1 || !strings.Contains(o.stderr, "hint: ") {
+	if o := crumb(t, t.TempDir(), "keys", "rotate"); o.code != 1 || !strings.Contains(o.stderr, "hint: ") {
 		t.Errorf("keys rotate: %+v", o)
 	}
 }
