@@ -17,7 +17,7 @@ import (
 // what it was given.
 type command func(b rueidis.Builder) rueidis.Completed
 
-// do sends a command and returns the reply. What the server refused for now is sent
+// do sends a command and returns the reply. What the server refused in a passing state is sent
 // again: nothing came of it.
 func (s *Store) do(ctx context.Context, cmd command) (rueidis.RedisMessage, error) {
 	return s.again(ctx, func() (rueidis.RedisMessage, error) {
@@ -141,7 +141,7 @@ func isTransient(err error) bool {
 	return false
 }
 
-// pauses are those before a command that was refused for now is sent again.
+// pauses are those before a command that was refused in a passing state is sent again.
 var pauses = [...]time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond, 320 * time.Millisecond}
 
 // again calls send until it returns what will not be otherwise in a moment.
