@@ -18,6 +18,7 @@ import (
 const (
 	maxBatch     = 1024
 	maxBatchTime = 5 * time.Millisecond
+	maxGather    = 8
 )
 
 // A writer is the one goroutine that writes. It commits what is queued at once,
@@ -103,14 +104,25 @@ func (w *writer) run() {
 		n, _, closed := w.queue.waiting()
 		switch {
 		case n > 0:
-			// Whoever woke this goroutine is seldom alone: the requests that are ready
-			// to run put their changes into the same batch.
-			runtime.Gosched()
+			w.gather(n)
 			w.write()
 		case closed:
 			return
 		default:
 			<-w.queue.wake
+		}
+	}
+}
+
+// gather waits as long as each time that the requests which are ready to run have
+// run brings more changes: whoever woke this goroutine is seldom alone, and a
+// batch costs the same however much it carries.
+func (w *writer) gather(n int) {
+	for range maxGather {
+		runtime.Gosched()
+		before := n
+		if n, _, _ = w.queue.waiting(); n <= before {
+			return
 		}
 	}
 }
