@@ -13,8 +13,8 @@ import (
 // after the call.
 type callContext struct {
 	parent   context.Context
-	timeout  time.Duration
-	made     atomic.Pointer[madeContext] // nil, or asked, or from parent and timeout
+	limit    *timeout
+	made     atomic.Pointer[madeContext] // nil, or asked, or from parent and limit
 	detached bool                        // from the parent's end: a commit outlives a client that left
 	again    atomic.Bool                 // a call was made once more
 }
@@ -43,11 +43,14 @@ func (c *callContext) Err() error {
 }
 
 func (c *callContext) Value(key any) any {
-	if made := c.real(); made != nil { // contexts derived from c hang on it and need no goroutine
-		return made.Value(key)
+	made := c.real()
+	if made == nil && c.detached { // the parent's value may be how it ended
+		made = c.make()
 	}
-	if c.detached { // the parent's value may be how it ended
-		return c.make().Value(key)
+	if made != nil { // contexts derived from c hang on it and need no goroutine
+		if v := made.Value(key); v != nil {
+			return v
+		}
 	}
 	return c.parent.Value(key)
 }
@@ -64,22 +67,55 @@ func (c *callContext) make() *madeContext {
 	if made := c.real(); made != nil {
 		return made
 	}
-	parent := c.parent
+	var made *madeContext
 	if c.detached {
-		parent = context.WithoutCancel(parent)
+		made = c.limit.shared()
+	} else {
+		ctx, stop := context.WithTimeout(c.parent, c.limit.after)
+		made = &madeContext{ctx, stop}
 	}
-	ctx, stop := context.WithTimeout(parent, c.timeout)
-	made := &madeContext{ctx, stop}
 	if c.made.CompareAndSwap(nil, made) || c.made.CompareAndSwap(asked, made) {
 		return made
 	}
-	stop()
+	if !c.detached {
+		made.stop()
+	}
 	return c.made.Load()
 }
 
 // done releases what was made. The context is not used again.
 func (c *callContext) done() {
-	if made := c.real(); made != nil {
+	if made := c.real(); made != nil && !c.detached {
 		made.stop()
 	}
+}
+
+// A timeout is how long the calls of a store may take. Those that end by nothing
+// else and begin at about the same time share a context: a timer for each would
+// cost more than a change does that waits for others' commit.
+type timeout struct {
+	after  time.Duration
+	latest atomic.Pointer[sharedContext]
+}
+
+type sharedContext struct {
+	madeContext
+	fresh time.Time // until then others may have it
+}
+
+// shared returns a context that ends in the last thirty-second part of the
+// time-out.
+func (t *timeout) shared() *madeContext {
+	now := time.Now()
+	latest := t.latest.Load()
+	if latest != nil && now.Before(latest.fresh) {
+		return &latest.madeContext
+	}
+	ctx, stop := context.WithTimeout(context.Background(), t.after)
+	next := &sharedContext{madeContext{ctx, stop}, now.Add(t.after / 32)}
+	if t.latest.CompareAndSwap(latest, next) {
+		return &next.madeContext
+	}
+	stop()
+	return &t.latest.Load().madeContext
 }

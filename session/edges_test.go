@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,6 +162,38 @@ func TestATimeOutEndsAStoreThatOnlyAsksForErr(t *testing.T) {
 			}
 			w.store.heal()
 		}
+	})
+}
+
+func TestCommitsThatBeginAtAboutTheSameTimeEachHaveTheTimeOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type key struct{}
+		w := newWorld(t, session.Config{StoreTimeout: 3200 * time.Millisecond})
+		w.store.on("Update", func(c storeCall, _ func() error) error {
+			if c.ctx.Value(key{}) != "kept" {
+				t.Error("the store does not see the values of the request's context")
+			}
+			derived, cancel := context.WithCancel(c.ctx)
+			defer cancel()
+			<-derived.Done()
+			return fmt.Errorf("%w: %w", session.ErrUnknown, derived.Err())
+		})
+		var visits sync.WaitGroup
+		for i := range 40 {
+			b := w.browser()
+			b.visit(func(s *session.Session) { hits.Add(s, 1) })
+			r := b.request()
+			r = r.WithContext(context.WithValue(r.Context(), key{}, "kept"))
+			visits.Go(func() {
+				time.Sleep(time.Duration(i) * 30 * time.Millisecond)
+				began := time.Now()
+				a := serve(w.Handler(do(func(s *session.Session) { hits.Add(s, 1) })), r)
+				if took := time.Since(began); a.StatusCode != 503 || took > 3200*time.Millisecond || took < 3100*time.Millisecond {
+					t.Errorf("visit %d: status %d after %v", i, a.StatusCode, took)
+				}
+			})
+		}
+		visits.Wait()
 	})
 }
 

@@ -87,7 +87,7 @@ func (m *Manager) callFor(own *callContext, parent context.Context, detached boo
 	if own.real() != nil {
 		own = &callContext{}
 	}
-	*own = callContext{parent: parent, timeout: m.cfg.StoreTimeout, detached: detached}
+	*own = callContext{parent: parent, limit: &m.timeout, detached: detached}
 	return own
 }
 

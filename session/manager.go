@@ -24,6 +24,7 @@ type Manager struct {
 	sweeper Sweeper
 	checker Checker
 
+	timeout timeout
 	claims  claims
 	touches touches
 	streams streams
@@ -48,6 +49,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	m.toucher, _ = store.(Toucher)
 	m.sweeper, _ = store.(Sweeper)
 	m.checker, _ = store.(Checker)
+	m.timeout.after = cfg.StoreTimeout
 	m.streams.m = m
 	return m, nil
 }
