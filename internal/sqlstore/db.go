@@ -27,6 +27,14 @@ type DB interface {
 	Locked(ctx context.Context, lock Statement, change func(Scan) (Statement, error)) (int64, error)
 }
 
+// A Pipeline is a DB that sends several statements at once.
+type Pipeline interface {
+	// ExecAll runs statements in one transaction and returns how many rows each
+	// matched. It does not wait long for a row that somebody has locked: that is an
+	// error, and nothing happened.
+	ExecAll(ctx context.Context, sts []Statement) ([]int64, error)
+}
+
 // A Statement is SQL and what its parameters stand for.
 type Statement struct {
 	SQL  string

@@ -17,9 +17,10 @@ import (
 // A Store keeps sessions in the tables of a SQL server. It implements
 // [session.Store] and all its optional interfaces over a [DB].
 type Store struct {
-	db     DB
-	sql    *statements
-	logger *slog.Logger
+	db      DB
+	sql     *statements
+	logger  *slog.Logger
+	updates updates
 }
 
 var (
@@ -32,7 +33,9 @@ var (
 
 // New returns a Store whose tables begin with prefix. It asks the server nothing.
 func New(db DB, d *Dialect, prefix string, logger *slog.Logger) *Store {
-	return &Store{db: db, sql: newStatements(d, prefix), logger: logger}
+	s := &Store{db: db, sql: newStatements(d, prefix), logger: logger}
+	s.updates.start(s)
+	return s
 }
 
 // Create implements [session.Store].
@@ -74,21 +77,19 @@ func (s *Store) Load(ctx context.Context, id session.ID) (*session.Record, error
 	return rec, nil
 }
 
-// Update implements [session.Store]: in one statement if base is the record as
-// it stands, else in a transaction that locks the row.
+// Update implements [session.Store]. Updates that come at once share statements
+// and commits: see updates.
 func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Change) (*session.Record, error) {
 	if !isText(base.ID) {
 		return nil, session.ErrNotFound
 	}
 	err := CheckChange(c)
+	if err == nil {
+		err = ctx.Err()
+	}
 	var out *session.Record
 	if err == nil {
-		err = s.repeat(ctx, func() (err error) {
-			if out, err = s.updateUnchanged(ctx, base, c); out == nil && err == nil {
-				out, err = s.updateLocked(ctx, base.ID, c)
-			}
-			return err
-		})
+		out, err = s.updates.do(&update{ctx: ctx, base: base, change: c})
 	}
 	switch err {
 	case nil, session.ErrConflict, session.ErrStale:
@@ -97,55 +98,11 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 	return nil, s.fail("update", err)
 }
 
-// updateUnchanged applies c to base, if that is the record as it stands. It
-// returns nil and no error if it is not, or if c cannot be applied to base, which
-// proves nothing about the record.
-func (s *Store) updateUnchanged(ctx context.Context, base *session.Record, c *session.Change) (*session.Record, error) {
-	next, err := c.Apply(base)
-	if err != nil {
-		return nil, nil
-	}
-	st, err := s.change(base, next)
-	if err != nil {
-		return nil, err
-	}
-	n, err := s.db.Exec(ctx, st)
-	if err != nil || n == 0 {
-		return nil, err
-	}
-	return next, nil
-}
-
-func (s *Store) updateLocked(ctx context.Context, id session.ID, c *session.Change) (out *session.Record, err error) {
-	lock := Statement{s.sql.lock, []any{string(id)}}
-	n, err := s.db.Locked(ctx, lock, func(scan Scan) (Statement, error) {
-		if scan == nil {
-			return Statement{}, session.ErrNotFound
-		}
-		rec, err := scanRecord(scan, id)
-		if err != nil {
-			return Statement{}, err
-		}
-		if out, err = c.Apply(rec); err != nil {
-			return Statement{}, err
-		}
-		return s.change(rec, out)
-	})
-	if err == nil && n != 1 {
-		err = fmt.Errorf("the update of session %q matched %d rows, though its row was locked", id, n)
-	}
-	return out, err
-}
-
 // change is the statement that makes next of rec, if that is the record as it
 // stands.
-func (s *Store) change(rec, next *session.Record) (Statement, error) {
-	var st Statement
+func (s *Store) change(rec, next *session.Record) (st Statement) {
 	switch {
 	case !onlyUsual(rec, next):
-		if err := checkRecord(next); err != nil {
-			return st, err
-		}
 		st = Statement{s.sql.update, recordArgs(next)}
 	case sameValues(rec.Values, next.Values):
 		st = Statement{s.sql.updateSeen, []any{next.Seen.UnixMicro(), next.Expires.UnixMicro(), next.Version}}
@@ -153,7 +110,7 @@ func (s *Store) change(rec, next *session.Record) (Statement, error) {
 		st = Statement{s.sql.updateValues, []any{next.Seen.UnixMicro(), next.Expires.UnixMicro(), next.Version, valuesArg(next)}}
 	}
 	st.Args = append(st.Args, string(rec.ID), rec.Version, rec.Secret[:], rec.Absolute.UnixMicro())
-	return st, nil
+	return st
 }
 
 // Delete implements [session.Store].

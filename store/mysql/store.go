@@ -57,7 +57,8 @@ type rows = sqlstore.Store
 // [session.Lister], [session.Toucher], [session.Sweeper] and [session.Checker].
 //
 // An update is one statement while nobody else changes the session, and one
-// transaction that locks its row otherwise. Calls end when their context does.
+// transaction that locks its row otherwise. Updates of one session that come at
+// once share a row write. Calls end when their context does.
 type Store struct {
 	*rows
 	pool  *sql.DB

@@ -12,7 +12,7 @@ import (
 	"github.com/crumb-go/crumb/internal/sqlstore"
 )
 
-// A db implements [sqlstore.DB].
+// A db implements [sqlstore.DB] and [sqlstore.Pipeline].
 type db struct{ pool *pgxpool.Pool }
 
 func (d db) Exec(ctx context.Context, st sqlstore.Statement) (int64, error) {
@@ -92,6 +92,34 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 		return 0, outcome(err)
 	}
 	return tag.RowsAffected(), nil
+}
+
+// ExecAll makes one round trip. The row locks it waits for are those of changes
+// under way elsewhere, a few milliseconds: one that takes longer must not hold up
+// the sessions that it has nothing to do with.
+func (d db) ExecAll(ctx context.Context, sts []sqlstore.Statement) ([]int64, error) {
+	c, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Release() // which closes a connection that a transaction is open on
+	b := &pgx.Batch{}
+	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
+	b.Queue("SET LOCAL lock_timeout = '100ms'")
+	matched := make([]int64, len(sts))
+	for i, st := range sts {
+		b.Queue(st.SQL, st.Args...).Exec(func(t pgconn.CommandTag) error {
+			matched[i] = t.RowsAffected()
+			return nil
+		})
+	}
+	b.Queue("COMMIT")
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		leave(ctx, c, err)
+		rollBack(ctx, c)
+		return nil, outcome(err)
+	}
+	return matched, nil
 }
 
 // rollBack keeps the connection for the next one. If it fails the connection is

@@ -55,7 +55,9 @@ type rows = sqlstore.Store
 // [session.Lister], [session.Toucher], [session.Sweeper] and [session.Checker].
 //
 // An update is one statement while nobody else changes the session, and one
-// transaction that locks its row otherwise. Calls end when their context does.
+// transaction that locks its row otherwise. Updates that come at once share
+// transactions, and those of one session a row write. Calls end when their context
+// does.
 type Store struct {
 	*rows
 	pool  *pgxpool.Pool
