@@ -24,6 +24,9 @@ const (
 	// laneSessions and laneUpdates bound one of them.
 	laneSessions = 64
 	laneUpdates  = 512
+	// laneTime is after what time others no longer wait for one: it waits for a row
+	// that somebody has locked.
+	laneTime = 100 * time.Millisecond
 )
 
 // updates has the updates that come at once share what they cost. One that comes
@@ -43,7 +46,7 @@ type updates struct {
 	mu      sync.Mutex // guards what follows
 	waiting []*update
 	busy    map[session.ID]bool // have an update under way
-	running int                 // batches
+	running int                 // lanes in use
 }
 
 // An update is one call of [Store.Update].
@@ -189,29 +192,40 @@ func together(us []*update) (context.Context, context.CancelFunc) {
 
 // run sends a batch and answers its callers.
 func (q *updates) run(ctx context.Context, us []*update) {
+	leave := sync.OnceFunc(q.leave)
+	defer leave()
+	defer time.AfterFunc(laneTime, leave).Stop()
 	fs := fold(us)
 	if len(fs) == 1 {
-		defer q.end(1, fs[0])
+		defer q.end(fs[0])
 		q.send(ctx, fs[0])
 		return
 	}
 	through, left := q.sendTogether(ctx, fs)
-	q.end(1, through...)
+	q.end(through...)
+	leave()
 	var alone sync.WaitGroup
 	for _, f := range left {
 		alone.Go(func() {
 			q.send(ctx, f)
-			q.end(0, f)
+			q.end(f)
 		})
 	}
 	alone.Wait()
 }
 
-// end notes that batches and the updates of sessions have been answered.
-func (q *updates) end(batches int, fs ...*folded) {
+// leave gives up a lane.
+func (q *updates) leave() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.running -= batches
+	q.running--
+	q.next()
+}
+
+// end notes that the updates of sessions have been answered.
+func (q *updates) end(fs ...*folded) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for _, f := range fs {
 		delete(q.busy, f.id)
 		for _, u := range q.waiting {

@@ -260,7 +260,10 @@ func lockedRowHoldsUpItself(t *testing.T, e *Engine) {
 	for n := 1; n <= 5; n++ {
 		create(t, plain, visitor(n))
 	}
-	_, rollback := locking(t, e, fmt.Sprintf("SELECT id FROM %ssessions WHERE id = '%s' FOR UPDATE", prefix, id(3)))
+	lock := func(n int) string {
+		return fmt.Sprintf("SELECT id FROM %ssessions WHERE id = '%s' FOR UPDATE", prefix, id(n))
+	}
+	_, rollback := locking(t, e, lock(3))
 	through := make(chan int, 3)
 	var others []func(ctx context.Context) held
 	for n := 3; n <= 5; n++ {
@@ -292,4 +295,22 @@ func lockedRowHoldsUpItself(t *testing.T, e *Engine) {
 			t.Errorf("session %d: %v", 3+i, a.err)
 		}
 	}
+
+	// Those that come one by one.
+	_, rollback = locking(t, e, lock(1), lock(2), lock(3), lock(4))
+	var waiting sync.WaitGroup
+	for n := 1; n <= 4; n++ {
+		w := watch(ctx)
+		waiting.Go(func() {
+			if a := updating(st, n, add())(w); a.err != nil {
+				t.Errorf("session %d: %v", n, a.err)
+			}
+		})
+		<-w.seen
+	}
+	if a := updating(st, 5, add())(ctx); a.err != nil {
+		t.Errorf("four rows that are locked hold up a fifth session: %v", a.err)
+	}
+	rollback()
+	waiting.Wait()
 }
