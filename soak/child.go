@@ -29,6 +29,8 @@ func runChild(role string, args []string) error {
 		return childServe(args[0])
 	case "app":
 		return childApp(args[0])
+	case "login":
+		return childLogin(args[0])
 	}
 	return fmt.Errorf("no child does %q", role)
 }

@@ -31,6 +31,8 @@ type sizes struct {
 	Mixed     time.Duration // how long
 	Rate      int           // of mixed, requests/s
 	Faults    int           // rounds of each fault
+	Floods    int           // turns of flood
+	Tries     int           // of timing, of each kind
 }
 
 // A run is one call of the program.
@@ -58,6 +60,8 @@ var parts = []part{
 	{"sweep-servers", "the same on PostgreSQL and Redis (needs make servers)", runSweepServers},
 	{"mixed", "mixed load: memory and goroutines stay flat", runMixed},
 	{"faults", "each engine: apps and database servers are killed amid the load (needs make servers)", runFaults},
+	{"flood", "a page beside a flood of sign-ins keeps its times", runFlood},
+	{"timing", "sign-ins that fail cannot be told apart by their times", runTiming},
 	{"durability", "the log is synced before the answer, and counts share commits (needs strace)", runDurability},
 }
 
@@ -88,6 +92,8 @@ func soak(args []string) error {
 	flags.DurationVar(&r.Mixed, "mixed", time.Hour, "how long mixed load lasts")
 	flags.IntVar(&r.Rate, "rate", 400, "requests a second of mixed load")
 	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
+	flags.IntVar(&r.Floods, "floods", 12, "how often flood measures a page with sign-ins and without, 10 seconds each time")
+	flags.IntVar(&r.Tries, "tries", 2000, "how many sign-ins of each kind timing makes")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
