@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/crumb-go/crumb/internal/servers"
 )
 
 // Sizes are how large the parts are.
@@ -31,6 +33,7 @@ type sizes struct {
 	Mixed     time.Duration // how long
 	Rate      int           // of mixed, requests/s
 	Faults    int           // rounds of each fault
+	Engine    string        // of faults, "" for all
 }
 
 // A run is one call of the program.
@@ -88,6 +91,7 @@ func soak(args []string) error {
 	flags.DurationVar(&r.Mixed, "mixed", time.Hour, "how long mixed load lasts")
 	flags.IntVar(&r.Rate, "rate", 400, "requests a second of mixed load")
 	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
+	flags.StringVar(&r.Engine, "engine", "", "run faults on this `engine` alone: sqlite, "+strings.Join(servers.Kinds, ", "))
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
