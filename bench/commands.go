@@ -115,7 +115,7 @@ func countRedisCommands(ctx context.Context, server *servers.Server) (c commands
 		case "hgetall":
 			c.Loads += n
 		case "hget", "hset", "hdel", "pexpireat": // by a script, which is counted itself
-		case "info", "hello", "client|setinfo": // by this function, and to connect
+		case "info", "hello", "client|setinfo", "ping": // by this function, to connect, and when the client closes
 		default: // also what nobody expects
 			c.Updates += n
 		}

@@ -15,9 +15,11 @@ type hasher struct {
 	counted func(cost) // of tests: called before each hash
 }
 
-// slots is how many hashes are computed at once: enough for all processors, few
-// enough that their memory stays below 320 MiB.
-func slots() int { return min(2*runtime.GOMAXPROCS(0), 16) }
+// slots is how many hashes are computed at once: as many as there are processors,
+// each of which a hash keeps busy, two at least, and few enough that their memory
+// stays below 320 MiB. Strangers have a third less, so that a flood of them leaves
+// processors to the rest of the app.
+func slots() int { return max(2, min(runtime.GOMAXPROCS(0), 16)) }
 
 func newHasher() *hasher {
 	n := slots()

@@ -276,7 +276,12 @@ func TestARequestThatLoadsJustAfter(t *testing.T) {
 					note.Set(s, "bye")
 				}))
 			}
-			if w.live() != live || w.store.writes() != 0 {
+			// Who signs out a session that has ended asks the store whether that will last.
+			ends := 0
+			if what == "a sign-out" {
+				ends = 6
+			}
+			if w.live() != live || w.store.writes() != ends {
 				t.Errorf("%d sessions live, %d before; %d writes", w.live(), live, w.store.writes())
 			}
 			if w.events.count(session.EventReused) != 0 {
@@ -731,6 +736,19 @@ func TestASignOutNeverClaimsSuccess(t *testing.T) {
 		})
 		if c := a.cookie(); c == nil || c.MaxAge != -1 || w.live() != 0 {
 			t.Errorf("cookie %v, %d sessions", c, w.live())
+		}
+	})
+
+	t.Run("when it was made and may not last, also not to who signs out again", func(t *testing.T) {
+		w, b := begin(t)
+		for range 2 {
+			w.store.lose("Update", 3)
+			wantDown(t, b.get(do((*session.Session).SignOut)))
+		}
+		w.store.heal()
+		wantQuiet(t, b.get(do((*session.Session).SignOut)))
+		if w.live() != 0 {
+			t.Error("the session lives")
 		}
 	})
 

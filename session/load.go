@@ -183,10 +183,10 @@ func (m *Manager) signIn(ctx *callContext, base *Record, c *Change) (*Record, er
 func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 	for try := 0; ; try++ {
 		_, err := m.store.Update(ctx, rec, &Change{Now: now, End: true})
-		if errors.Is(err, ErrUnknown) && wait(ctx, try) {
+		switch {
+		case errors.Is(err, ErrUnknown) && wait(ctx, try):
 			continue
-		}
-		if errors.Is(err, ErrNotFound) && try > 0 {
+		case errors.Is(err, ErrNotFound) && try > 0:
 			got, lerr := m.load(ctx, rec.ID)
 			if lerr != nil && !errors.Is(lerr, ErrNotFound) {
 				return cannotTell(lerr)
@@ -194,6 +194,8 @@ func (m *Manager) end(ctx *callContext, rec *Record, now time.Time) error {
 			if lerr == nil && got.Ended() && (got.Absolute.Equal(now) || got.Absolute.Equal(got.Seen) && got.Seen.After(now)) {
 				err = nil
 			}
+		case err != nil && try > 0:
+			return cannotTell(err)
 		}
 		if err == nil || errors.Is(err, ErrNotFound) {
 			m.streams.ended(rec.ID)

@@ -182,8 +182,11 @@ func (s *Session) Remember() { s.edit("Remember", func(p *pending) { p.remember 
 // after it (a flash message) start a new session.
 func (s *Session) SignOut() {
 	s.edit("SignOut", func(p *pending) {
-		if s.rec != nil {
+		switch {
+		case s.rec != nil:
 			p.endFirst(s.rec, "signed out")
+		case s.late && s.err == ErrEnded:
+			p.endFirst(s.was, "signed out") // who ended it may not know yet whether that will last
 		}
 		p.clearOps()
 		p.user, p.remember, p.renew = "", false, false

@@ -19,8 +19,8 @@ var (
 	ErrAnswered = errors.New("session: the response has begun, so its cookie can no longer be set")
 
 	// ErrUnknown is wrapped by the error of a store call that may or may not have
-	// taken effect: the answer was lost. Every other error means that nothing
-	// happened.
+	// taken effect: the answer was lost, or replicas have not confirmed it and a
+	// failover may undo it. Every other error means that nothing happened.
 	ErrUnknown = errors.New("session: outcome unknown")
 )
 

@@ -50,6 +50,20 @@ func TestAnOutcomeThatCannotBeLearntStaysUnknown(t *testing.T) {
 		}
 	}
 
+	t.Run("an end that is refused when it is sent again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, b := faulty(t)
+			w.store.on("Update", func(_ storeCall, end func() error) error {
+				w.store.fail("Update", 1, errors.New("not enough replicas"))
+				_ = end()
+				return errLost
+			})
+			if err := w.Revoke(t.Context(), session.ID(b.token()[:16])); !errors.Is(err, session.ErrUnknown) {
+				t.Errorf("Revoke returned %v, want an unknown outcome", err)
+			}
+		})
+	})
+
 	t.Run("a revocation does not claim that the session had ended before", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, b := faulty(t)

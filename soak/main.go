@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/crumb-go/crumb/internal/servers"
 )
 
 // Sizes are how large the parts are.
@@ -33,6 +35,7 @@ type sizes struct {
 	Faults    int           // rounds of each fault
 	Floods    int           // turns of flood
 	Tries     int           // of timing, of each kind
+	Engine    string        // of faults, "" for all
 }
 
 // A run is one call of the program.
@@ -94,6 +97,7 @@ func soak(args []string) error {
 	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
 	flags.IntVar(&r.Floods, "floods", 12, "how often flood measures a page with sign-ins and without, 10 seconds each time")
 	flags.IntVar(&r.Tries, "tries", 2000, "how many sign-ins of each kind timing makes")
+	flags.StringVar(&r.Engine, "engine", "", "run faults on this `engine` alone: sqlite, "+strings.Join(servers.Kinds, ", "))
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -45,8 +44,12 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 const endsAtOnce = 64
 
 // runSurely runs a script and waits until all replicas that are connected to the
-// node have what it wrote. Replicas confirm what came over one connection, and it
-// blocks meanwhile, so it is one that nobody else uses.
+// node have what it wrote. If they do not confirm in time the outcome is unknown:
+// it is done where it was sent, and a failover may undo it.
+//
+// WAIT waits for the last write of the connection that it comes over, and blocks
+// it, so that is one that nobody else uses. The repetition of a call comes over
+// another, so the script must write whatever it finds.
 func (s *Store) runSurely(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisMessage, error) {
 	if s.cfg.ReplicaWait < 0 {
 		return s.run(ctx, sc, key, args...)
@@ -129,12 +132,11 @@ func (s *Store) confirmed(ctx context.Context, own rueidis.DedicatedClient, aski
 	}
 	wait = max(wait, time.Millisecond) // 0 would wait for ever
 	got, err := own.Do(ctx, own.B().Wait().Numreplicas(replicas).Timeout(wait.Milliseconds()).Build()).AsInt64()
-	if err != nil && !isRefused(err) { // the node is gone, and what it did perhaps too
-		return msg, sorted(err)
+	if err != nil { // the node is gone, and what it did perhaps too
+		return msg, &unknownError{fmt.Errorf("done, but it is not known whether the replicas have it: %w", err)}
 	}
 	if got < replicas {
-		s.cfg.Logger.WarnContext(ctx, "redis: not all replicas confirmed the end of a session; if one of the others takes over now, it may live again",
-			slog.Int64("confirmed", got), slog.Int64("replicas", replicas), slog.Duration("waited", wait), slog.Any("err", err))
+		return msg, &unknownError{fmt.Errorf("done, but only %d of %d replicas confirmed it within %s: a failover now could undo it; try again when they have caught up", got, replicas, wait)}
 	}
 	return msg, nil
 }
@@ -152,17 +154,12 @@ func (s *Store) runOn(ctx context.Context, own rueidis.DedicatedClient, asking b
 	}
 	// Replies to ROLE with "master", how far it has written, and its replicas.
 	role, err := res[len(res)-1].ToArray()
-	if err != nil && !isRefused(err) {
-		return msg, 0, sorted(err)
+	if err != nil {
+		return msg, 0, &unknownError{fmt.Errorf("done, but it is not known whether there are replicas: %w", err)}
 	}
 	if len(role) == 3 {
 		list, _ := role[2].ToArray()
 		replicas = int64(len(list))
 	}
 	return msg, replicas, nil
-}
-
-func isRefused(err error) bool {
-	_, ok := rueidis.IsRedisErr(err)
-	return ok
 }

@@ -1,6 +1,6 @@
 -- Ends the session of the record KEYS[1] at the time ARGV[1], whatever its Auth,
 -- as Change.Apply does. Replies nil if there is no record, else its fields as they
--- were before; one that had ended is left alone.
+-- were before; one that had ended stays as it is.
 
 local key = KEYS[1]
 local text = call('HGET', key, 'facts')
@@ -12,7 +12,11 @@ if not f then
   return foreign
 end
 local before = call('HGETALL', key)
-if f.idle ~= '0' then
+if f.idle == '0' then
+  -- Replicas confirm a write. This one changes nothing, and they have it only once
+  -- they have the end too.
+  keep(key, f.expires)
+else
   -- Fields go first: a server that is out of memory lets a script that has begun
   -- to write go on.
   local delete = {'user', 'addr', 'agent'}

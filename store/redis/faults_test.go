@@ -247,6 +247,9 @@ func TestAServerThatIsGoneMeansThatNothingHappened(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	for _, node := range s.client.Nodes() {
+		configure(t, node, "appendfsync", "always") // the record is to survive
+	}
 	rec := visitor("a")
 	mustCreate(t, s, rec)
 	for _, n := range server.Nodes {

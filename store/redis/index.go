@@ -186,6 +186,9 @@ func (s *Store) listUser(ctx context.Context, q session.Query) ([]session.Info, 
 		if err != nil {
 			return nil, err
 		}
+		if err := s.finish(ctx, recs, q.User); err != nil {
+			return nil, err
+		}
 		for _, rec := range recs {
 			if rec != nil && rec.User == q.User && rec.Live(q.Now) && q.IsAfter(&rec.Info) {
 				infos = append(infos, rec.Info)
@@ -204,6 +207,23 @@ func newestFirst(a, b session.Info) int {
 	return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID))
 }
 
+// finish ends once more those of recs that have ended, which were still in an index:
+// whoever ended them stopped before the replicas had confirmed it. A list without
+// them would tell a revocation that they are gone for good.
+func (s *Store) finish(ctx context.Context, recs []*session.Record, user string) error {
+	for _, rec := range recs {
+		if rec == nil || !rec.Ended() {
+			continue
+		}
+		var e encoder
+		if _, err := s.runSurely(ctx, endScript, s.recordKey(rec.ID), e.text(rec.Absolute)); err != nil {
+			return fmt.Errorf("session %s has ended: %w", rec.ID, err)
+		}
+		s.ended(ctx, rec, user)
+	}
+	return nil
+}
+
 // listAll reads the next q.Limit entries of every shard: the first q.Limit of all
 // these are the next of all.
 func (s *Store) listAll(ctx context.Context, q session.Query) ([]session.Info, error) {
@@ -220,6 +240,9 @@ func (s *Store) listAll(ctx context.Context, q session.Query) ([]session.Info, e
 		}
 		recs, err := s.infos(ctx, ids)
 		if err != nil {
+			return nil, err
+		}
+		if err := s.finish(ctx, recs, ""); err != nil {
 			return nil, err
 		}
 		for i, rec := range recs {

@@ -9,8 +9,8 @@
 // What survives a crash is what the server is configured to keep: with appendonly
 // and appendfsync everysec a crash of the machine loses the last second. A failover
 // loses what the replica had not received yet; sign-outs, revocations and deletions
-// are acknowledged when all replicas that are connected have them. With
-// min-replicas-to-write a primary without replicas takes no changes.
+// are acknowledged only once all replicas that are connected have them. A primary
+// without replicas goes on by itself; with min-replicas-to-write it takes no changes.
 package redis
 
 import (
@@ -37,18 +37,20 @@ type Config struct {
 	// Defaults to "crumb:".
 	KeyPrefix string
 
-	// Logger is told of servers that may drop sessions, and of replicas that did
-	// not confirm the end of a session in time.
+	// Logger is told of servers that may drop sessions.
 	//
 	// Defaults to [slog.Default].
 	Logger *slog.Logger
 
-	// ReplicaWait is how long the end of a session waits for the replicas. It ends
-	// all the same if they do not confirm, and Logger is told: a failover now could
-	// bring it back.
+	// ReplicaWait is how long the end of a session waits for the replicas that are
+	// connected. If they do not confirm it in time its outcome is unknown
+	// ([session.ErrUnknown]): the session has ended, and a failover now could bring
+	// it back. Whoever ends it again is told once they have confirmed.
 	//
-	// Defaults to 500 ms, half of the time that a request has for the store.
-	// Negative waits for none.
+	// Defaults to 1 s: the manager tries three times, and that fits into the five
+	// seconds of [session.Config.StoreTimeout] with room for the calls themselves.
+	// Negative waits for none: then a failover may bring back sessions whose end
+	// was acknowledged.
 	ReplicaWait time.Duration
 }
 
@@ -67,7 +69,7 @@ func (cfg *Config) check() error {
 		cfg.Logger = slog.Default()
 	}
 	if cfg.ReplicaWait == 0 {
-		cfg.ReplicaWait = 500 * time.Millisecond
+		cfg.ReplicaWait = time.Second
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ func parseURL(raw string) (rueidis.ClientOption, error) {
 		// One connection carries the calls of all requests: the more of them share a
 		// write and a read, the less each costs, here and at the server.
 		PipelineMultiplex: -1,
+		DialCtxFn:         dialYielding,
 		// A connection on which nothing has come for so long is dead. Meanwhile calls
 		// end when their context does.
 		ConnWriteTimeout:    3 * time.Second,
@@ -134,4 +136,28 @@ func dial(ctx context.Context, opt rueidis.ClientOption) (rueidis.Client, error)
 // openError says what could not be opened.
 func openError(opt rueidis.ClientOption, err error) error {
 	return fmt.Errorf("redis: %s: %w", strings.Join(opt.InitAddress, ","), err)
+}
+
+// dialYielding makes a connection as the client does by itself.
+func dialYielding(ctx context.Context, addr string, dialer *net.Dialer, secure *tls.Config) (conn net.Conn, err error) {
+	if secure == nil {
+		conn, err = dialer.DialContext(ctx, "tcp", addr)
+	} else {
+		conn, err = (&tls.Dialer{NetDialer: dialer, Config: secure}).DialContext(ctx, "tcp", addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return yielding{conn}, nil
+}
+
+// A yielding connection lets the goroutines that are ready to run do so before each
+// write. The client writes what is in its queue as soon as there is something, and so
+// little at a time; now what other requests have to send meanwhile goes out together,
+// with the next write. Where nothing else is ready it costs nothing.
+type yielding struct{ net.Conn }
+
+func (c yielding) Write(p []byte) (int, error) {
+	runtime.Gosched()
+	return c.Conn.Write(p)
 }
