@@ -15,6 +15,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqlstore"
 	"github.com/crumb-go/crumb/store/postgres"
 	"github.com/crumb-go/crumb/store/redis"
 )
@@ -69,8 +70,9 @@ func openSizedPostgres(ctx context.Context, dir string) (db opened, err error) {
 	if err != nil {
 		return db, errors.Join(err, server.Stop())
 	}
+	copied := copiedPostgres{st, server.URL}
 	return opened{
-		store: st, other: st,
+		store: copied, other: copied,
 		bytes: func() (n int64, err error) {
 			conn, err := pgx.Connect(ctx, server.URL)
 			if err != nil {
@@ -98,6 +100,42 @@ func openSizedRedis(ctx context.Context, dir string) (db opened, err error) {
 		bytes: func() (int64, error) { return redisBytes(ctx, server) },
 		close: func() error { return errors.Join(st.Close(), server.Stop()) },
 	}, nil
+}
+
+// A copiedPostgres is filled by COPY.
+type copiedPostgres struct {
+	*postgres.Store
+	url string
+}
+
+func (p copiedPostgres) copy(ctx context.Context, fl *filling, from, to int, b *bar) error {
+	conn, err := pgx.Connect(ctx, p.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	micros := func(t time.Time) any {
+		if t.IsZero() {
+			return nil
+		}
+		return t.UnixMicro()
+	}
+	_, err = conn.CopyFrom(ctx, pgx.Identifier{"crumb_sessions"}, []string{
+		"id", "user", "created", "seen", "expires", "expires_10min", "idle", "absolute", "signed_in", "remember", "addr", "agent",
+		"auth", "secret", "format", "version", "values",
+	}, pgx.CopyFromSlice(to-from, func(i int) ([]any, error) {
+		rec := fl.record(from + i)
+		b.at(i, to-from, "sessions copied")
+		return []any{
+			string(rec.ID), []byte(rec.User), micros(rec.Created), micros(rec.Seen), micros(rec.Expires), rec.Expires.Unix() / 600,
+			rec.Idle.Microseconds(), micros(rec.Absolute), micros(rec.SignedIn), rec.Remember, rec.Addr.String(), []byte(rec.Agent),
+			rec.Auth, rec.Secret[:], 1, rec.Version, sqlstore.AppendValues(nil, rec.Values),
+		}, nil
+	}))
+	if err == nil {
+		_, err = conn.Exec(ctx, "VACUUM ANALYZE crumb_sessions")
+	}
+	return err
 }
 
 // redisBytes returns the memory that the server's data takes.

@@ -30,6 +30,7 @@ type sizes struct {
 	Histories int           // of orders, for each store
 	Sessions  int           // of sizes, memory and sweep
 	Turns     int           // of sizes
+	Sweeps    int           // turns of sweep, at most
 	Mixed     time.Duration // how long
 	Rate      int           // of mixed, requests/s
 	Faults    int           // rounds of each fault
@@ -92,6 +93,7 @@ func soak(args []string) error {
 	flags.IntVar(&r.Histories, "histories", 1000, "how many histories of each kind, for each store")
 	flags.IntVar(&r.Sessions, "sessions", 1_000_000, "how many sessions sizes, memory and sweep go up to")
 	flags.IntVar(&r.Turns, "turns", 900, "how often sizes measures each database")
+	flags.IntVar(&r.Sweeps, "sweeps", 1000, "how often sweep measures with a sweep and without, 8 seconds each time, at most")
 	flags.DurationVar(&r.Mixed, "mixed", time.Hour, "how long mixed load lasts")
 	flags.IntVar(&r.Rate, "rate", 400, "requests a second of mixed load")
 	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
