@@ -64,7 +64,6 @@ type update struct {
 // A batch is what is sent together. It goes on until the last of its callers has
 // left.
 type batch struct {
-	updates []*update
 	callers atomic.Int64
 	cancel  context.CancelFunc
 }
@@ -143,7 +142,7 @@ func (q *updates) next() {
 		}
 		q.begin(us)
 		ctx, cancel := together(us)
-		b := &batch{updates: us, cancel: cancel}
+		b := &batch{cancel: cancel}
 		b.callers.Store(int64(len(us)))
 		for _, u := range us {
 			u.batch = b
@@ -226,12 +225,14 @@ func (q *updates) leave() {
 func (q *updates) end(fs ...*folded) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	stored := make(map[session.ID]*session.Record, len(fs))
 	for _, f := range fs {
 		delete(q.busy, f.id)
-		for _, u := range q.waiting {
-			if f.stored != nil && u.base.ID == f.id && u.base.Version < f.stored.Version {
-				u.base = f.stored // so that one statement does
-			}
+		stored[f.id] = f.stored
+	}
+	for _, u := range q.waiting {
+		if rec := stored[u.base.ID]; rec != nil && rec.Version > u.base.Version {
+			u.base = rec // so that one statement does
 		}
 	}
 	q.next()
