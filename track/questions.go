@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/crumb-go/crumb/internal/sqldb"
@@ -141,28 +142,45 @@ func (s Span) bots() string {
 }
 
 // visitorsIn returns how many visitors there were in each span. A visitor's first
-// slot in a span is the one whose slot before lies before the span.
+// slot in a span is the one whose slot before lies before the span. Many spans are
+// asked for in parts at once: of a month each day is read whole.
 func (t *Tables) visitorsIn(ctx context.Context, spans []Span) ([]int64, error) {
+	const (
+		parts  = 2   // SQLite has twice as many connections, and batches need one
+		atOnce = 100 // SQLite takes 500 SELECTs in one
+	)
 	out := make([]int64, len(spans))
-	const atOnce = 100 // SQLite takes 500 SELECTs in one
-	for first := 0; first < len(spans); first += atOnce {
-		var unions []string
-		for i, s := range spans[first:min(first+atOnce, len(spans))] {
-			from, to := s.slots()
-			unions = append(unions, fmt.Sprintf("SELECT %d, count(*) FROM {slots} WHERE slot >= %d AND slot < %d AND prev < %d%s", first+i, from, to, from, s.bots()))
-		}
-		err := t.rows(ctx, t.db, t.sql(strings.Join(unions, " UNION ALL ")), nil, func(scan sqldb.Scan) error {
-			var i int
-			var n int64
-			err := scan(&i, &n)
-			out[i] = n
-			return err
+	size := max(1, min(atOnce, (len(spans)+parts-1)/parts))
+	errs := make([]error, (len(spans)+size-1)/size)
+	var all sync.WaitGroup
+	turn := make(chan struct{}, parts)
+	for n := range errs {
+		turn <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turn }()
+			first := n * size
+			errs[n] = t.countVisitors(ctx, spans[first:min(first+size, len(spans))], out[first:])
 		})
-		if err != nil {
-			return nil, err
-		}
 	}
-	return out, nil
+	all.Wait()
+	return out, errors.Join(errs...)
+}
+
+func (t *Tables) countVisitors(ctx context.Context, spans []Span, out []int64) error {
+	var unions []string
+	for i, s := range spans {
+		from, to := s.slots()
+		unions = append(unions, fmt.Sprintf("SELECT %d, count(*) FROM {slots} WHERE slot >= %d AND slot < %d AND prev < %d%s", i, from, to, from, s.bots()))
+	}
+	return t.rows(ctx, t.db, t.sql(strings.Join(unions, " UNION ALL ")), nil, func(scan sqldb.Scan) error {
+		var i int
+		var n int64
+		err := scan(&i, &n)
+		if err == nil {
+			out[i] = n
+		}
+		return err
+	})
 }
 
 // A Step is how long a point of a series is.

@@ -119,8 +119,9 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entri
 		q.bytes += updateBytes
 	}
 	u.see(in, r, at, page)
+	now := t.cfg.Now()
 	for i := range entries {
-		t.keep(u, &entries[i])
+		t.keep(u, &entries[i], now)
 	}
 	if 2*q.entries >= q.max {
 		select {
@@ -153,11 +154,13 @@ func (u *update) see(in *session.Info, r *http.Request, at int64, page string) {
 
 // keep adds e to what is written, unless there is no room for it. The queue is
 // locked.
-func (t *Tracker) keep(u *update, e *entry) {
+func (t *Tracker) keep(u *update, e *entry, now time.Time) {
 	q := &t.queue
-	// What comes late, such as a first visit, is counted in the hour it comes.
-	if hour := e.at / time.Hour.Microseconds(); hour > q.hour || len(q.kept) >= maxWaiting {
-		q.hour = max(q.hour, hour)
+	// By the hour in which it comes, which is not that of a first visit. A clock
+	// that was set back begins an hour as well, or the cap would last until it has
+	// caught up.
+	if hour := now.UnixMicro() / time.Hour.Microseconds(); hour != q.hour || len(q.kept) >= maxWaiting {
+		q.hour = hour
 		clear(q.kept)
 	}
 	switch {

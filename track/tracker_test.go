@@ -289,6 +289,19 @@ func TestOnlyTheFirstOfASessionInAnHourAreKept(t *testing.T) {
 	if n := len(b.trail()); n != 6 {
 		t.Errorf("an hour later %d views are kept, want 6", n)
 	}
+	// A clock that went ahead for a while.
+	s.advance(48 * time.Hour)
+	b.get("/about")
+	s.advance(-47 * time.Hour)
+	for range 4 {
+		b.get("/about")
+	}
+	s.advance(time.Hour)
+	b.get("/about")
+	s.flush()
+	if n := len(b.trail()); n != 12 {
+		t.Errorf("after the clock was set back %d views are kept, want 12", n)
+	}
 }
 
 func TestASampledSessionIsThereWholeOrNotAtAll(t *testing.T) {
