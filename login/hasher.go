@@ -53,6 +53,11 @@ func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err e
 	return func() { leaveAll(); leave() }, nil
 }
 
+// isFull reports whether a stranger would be told at once that there is no place.
+func (h *hasher) isFull() bool {
+	return int(h.strangers.waiting.Load()) >= maxWaiting*cap(h.strangers.places)
+}
+
 const maxWait = time.Second
 
 // errBusy says that there was no place in time. What is asked of those who get

@@ -34,6 +34,10 @@ func (l *Login) setUp() error {
 // errWrong too, for the audit log and never for the answer. Errors: errWrong,
 // *Throttled, or that of a database that does not answer.
 func (l *Login) verify(ctx context.Context, a attempt) (*User, error) {
+	// In a flood most are told so; the database need not hear of them.
+	if a.device == "" && l.hasher.isFull() {
+		return nil, errBusy
+	}
 	u, err := l.lookUp(ctx, a.name)
 	if err != nil {
 		return nil, err
