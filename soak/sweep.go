@@ -94,7 +94,13 @@ func sweepOne(ctx context.Context, r *run, f *figures, name string, st session.S
 		with50, with99 = append(with50, float64(quantile(busy, 0.5))), append(with99, float64(quantile(busy, 0.99)))
 		without50, without99 = append(without50, float64(quantile(rest, 0.5))), append(without99, float64(quantile(rest, 0.99)))
 	}
-	if err := errors.Join(stop(), ctx.Err()); err != nil {
+	// What the turns left goes without the manager's pauses, for the counts.
+	var rest error
+	for !sw.isThrough() && rest == nil {
+		r.bar.at(sw.soFar(), r.Sessions, name+": swept")
+		_, rest = sw.Sweep(ctx, now.Add(-time.Hour), 500)
+	}
+	if err := errors.Join(rest, stop(), ctx.Err()); err != nil {
 		return err
 	}
 	for n := range sweepLive {
