@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -568,6 +569,38 @@ func TestNoNameStandsInACounter(t *testing.T) {
 	}
 }
 
+// lookedUp counts how often a user is looked up by name.
+type lookedUp struct {
+	*Tables
+	times int
+}
+
+func (u *lookedUp) ByName(ctx context.Context, canonical string) (*User, error) {
+	u.times++
+	return u.Tables.ByName(ctx, canonical)
+}
+
+func TestAFloodOfStrangersDoesNotReachTheDatabaseAndAKnownDeviceGetsThrough(t *testing.T) {
+	b := newBench(t)
+	u := b.add("ann", rightHash())
+	users := &lookedUp{Tables: b.tables}
+	b.users = users
+	q := b.hasher.strangers
+	for range cap(q.places) {
+		q.places <- struct{}{}
+	}
+	q.waiting.Store(int32(maxWaiting * cap(q.places)))
+	if wait := after(t, b.try("ann", rightPassword)); wait == 0 {
+		t.Error("a stranger more found a place")
+	}
+	if users.times != 0 {
+		t.Errorf("the users were asked %d times", users.times)
+	}
+	if err := b.tryKnown("ann", rightPassword, b.newDevice(u)); err != nil {
+		t.Errorf("the owner on a known device: %v", err)
+	}
+}
+
 func TestHashingIsForAFewAtOnceAndAThirdForKnownDevices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hasher{all: newQueue(6), strangers: newQueue(4)}
@@ -635,5 +668,9 @@ func TestHashingIsForAFewAtOnceAndAThirdForKnownDevices(t *testing.T) {
 	})
 	if n := slots(); n < 2 || n > 16 {
 		t.Errorf("%d hashes at once", n)
+	}
+	// A hash keeps a processor busy, and the app has other things to do.
+	if n := cap(newHasher().strangers.places); n < 1 || n > 1 && n >= runtime.GOMAXPROCS(0) {
+		t.Errorf("strangers keep %d of %d processors busy", n, runtime.GOMAXPROCS(0))
 	}
 }
