@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/gob"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 
 	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/sqlite"
@@ -45,6 +48,27 @@ func newChild(ctx context.Context, role string, args ...string) (*exec.Cmd, erro
 	cmd.Env = append(os.Environ(), childEnv+"="+role)
 	cmd.Stderr = os.Stderr
 	return cmd, nil
+}
+
+// startServing starts a child that prints the address it serves on, and ends when
+// its standard input does.
+func startServing(child *exec.Cmd) (in io.Closer, url string, err error) {
+	in, err = child.StdinPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := child.Start(); err != nil {
+		return nil, "", err
+	}
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("%s did not start: %w", child.Path, err), child.Wait())
+	}
+	return in, "http://" + strings.TrimSpace(addr), nil
 }
 
 // clients of a child that is to be killed.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -97,22 +96,11 @@ func startTraced(ctx context.Context, path, trace string) (*tracedServer, error)
 	}
 	child.Args = append(append([]string{"strace", "-o", trace}, straceArgs...), child.Args...)
 	child.Path = strace
-	in, err := child.StdinPipe()
+	in, url, err := startServing(child)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("may this user trace?: %w", err)
 	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := child.Start(); err != nil {
-		return nil, err
-	}
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("strace could not start the server; may this user trace?: %w", err), child.Wait())
-	}
-	return &tracedServer{"http://" + strings.TrimSpace(addr), func() error { return errors.Join(in.Close(), child.Wait()) }}, nil
+	return &tracedServer{url, func() error { return errors.Join(in.Close(), child.Wait()) }}, nil
 }
 
 func newVisitor() *http.Client {

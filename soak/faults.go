@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -115,21 +114,11 @@ func startApp(ctx context.Context, raw string) (*appProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
+	_, url, err := startServing(cmd)
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(errors.New("the app did not start"), err, cmd.Wait())
-	}
-	return &appProcess{cmd, "http://" + strings.TrimSpace(addr)}, nil
+	return &appProcess{cmd, url}, nil
 }
 
 // kill ends the process as kill -9 does.

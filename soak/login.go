@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -136,22 +135,11 @@ func startLogin(ctx context.Context, dir string, users int) (*loginApp, error) {
 	if err != nil {
 		return nil, err
 	}
-	in, err := cmd.StdinPipe()
+	in, url, err := startServing(cmd)
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(errors.New("the app did not start"), err, cmd.Wait())
-	}
-	return &loginApp{"http://" + strings.TrimSpace(addr), sync.OnceValue(func() error {
+	return &loginApp{url, sync.OnceValue(func() error {
 		in.Close()
 		return cmd.Wait()
 	})}, nil
