@@ -244,15 +244,15 @@ func (q *updates) end(fs ...*folded) {
 // what is wrong with one of them is not to spoil the others.
 func (q *updates) sendTogether(ctx context.Context, fs []*folded) (through, left []*folded) {
 	var sts []Statement
+	var sent []*folded
 	for _, f := range fs {
 		if f.apply(f.base); f.next == f.base {
 			left = append(left, f)
 			continue
 		}
-		sts = append(sts, q.s.change(f.base, f.next))
-		through = append(through, f)
+		sts, sent = append(sts, q.s.change(f.base, f.next)), append(sent, f)
 	}
-	if len(sts) < 2 {
+	if len(sent) < 2 {
 		return nil, fs
 	}
 	var matched []int64
@@ -263,14 +263,15 @@ func (q *updates) sendTogether(ctx context.Context, fs []*folded) (through, left
 	if err != nil && !errors.Is(err, session.ErrUnknown) {
 		return nil, fs
 	}
-	for i, f := range through {
+	for i, f := range sent {
 		if err == nil && matched[i] == 0 {
 			left = append(left, f)
 			continue
 		}
 		f.answer(err)
+		through = append(through, f)
 	}
-	return slices.DeleteFunc(through, func(f *folded) bool { return slices.Contains(left, f) }), left
+	return through, left
 }
 
 // send makes the updates of one session: in one statement if base is the record as
