@@ -58,6 +58,9 @@ func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 	defer conn.Close()
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		if ctx.Err() != nil { // it may have begun all the same; if not, this does nothing
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		}
 		return err
 	}
 	committed := false
