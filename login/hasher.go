@@ -50,8 +50,22 @@ func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err e
 		leave()
 		return nil, err
 	}
-	return func() { leaveAll(); leave() }, nil
+	began := time.Now()
+	return func() {
+		leaveAll()
+		if h.isFull() {
+			time.AfterFunc(floodPause*time.Since(began), leave)
+			return
+		}
+		leave()
+	}, nil
 }
+
+// floodPause is how many times as long as it was used a place of strangers stays
+// empty while more of them wait than can have their turn in time. A flood, most of
+// which is refused whatever is done, so takes a quarter of the processors that it
+// could take, and the rest of the app keeps its times.
+const floodPause = 3
 
 // isFull reports whether a stranger would be told at once that there is no place.
 func (h *hasher) isFull() bool {

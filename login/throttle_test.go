@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -601,6 +602,54 @@ func TestAFloodOfStrangersDoesNotReachTheDatabaseAndAKnownDeviceGetsThrough(t *t
 	}
 }
 
+func TestInAFloodAPlaceOfStrangersRestsThreeTimesAsLongAsItWasUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hasher{all: newQueue(2), strangers: newQueue(1)}
+		const used = 20 * time.Millisecond
+		began := time.Now()
+		var entered []time.Duration
+		come := func(strangers int) {
+			for range strangers {
+				go func() {
+					release, err := h.acquire(t.Context(), false)
+					if err != nil {
+						return
+					}
+					entered = append(entered, time.Since(began))
+					time.Sleep(used)
+					release()
+				}()
+			}
+			synctest.Wait()
+		}
+		come(1 + maxWaiting) // one has its turn, the others fill the queue
+		if !h.isFull() {
+			t.Fatal("there is no flood")
+		}
+		known, err := h.acquire(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known()
+		time.Sleep(used) // the place is given back, and rests
+		synctest.Wait()
+		if release, err := h.acquire(t.Context(), true); err != nil {
+			t.Errorf("a known device, while the place rests: %v", err)
+		} else {
+			release()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := []time.Duration{0, 4 * used}
+		for n := 5 * used; len(want) < 1+maxWaiting; n += used { // the queue is not full any more
+			want = append(want, n)
+		}
+		if !slices.Equal(entered, want) {
+			t.Errorf("they had their turns at %v, want %v", entered, want)
+		}
+	})
+}
+
 func TestHashingIsForAFewAtOnceAndAThirdForKnownDevices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hasher{all: newQueue(6), strangers: newQueue(4)}
@@ -630,30 +679,21 @@ func TestHashingIsForAFewAtOnceAndAThirdForKnownDevices(t *testing.T) {
 			t.Error("a seventh has found a place")
 		}
 		// A bounded number waits, the others are told at once.
-		var told, let int
-		var mu sync.Mutex
+		var told atomic.Int32
 		var wg sync.WaitGroup
 		for range 4*maxWaiting + 10 {
 			wg.Go(func() {
 				began := time.Now()
-				_, err := h.acquire(context.Background(), false)
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil {
-					let++
+				if _, err := h.acquire(context.Background(), false); err == nil {
+					t.Error("one more has found a place")
 				} else if time.Since(began) == 0 {
-					told++
+					told.Add(1)
 				}
 			})
 		}
-		synctest.Wait()
-		if told != 10 {
-			t.Errorf("%d were told at once", told)
-		}
-		leave[0]()
 		wg.Wait()
-		if let != 1 {
-			t.Errorf("%d were let in when one left", let)
+		if n := told.Load(); n != 10 {
+			t.Errorf("%d were told at once", n)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
