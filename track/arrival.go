@@ -109,14 +109,14 @@ func (q *request) arrive() {
 func (q *request) greet(status int) {
 	v := q.visit
 	switch rt := q.t.route(q.r.Pattern); {
-	case cacheable(q.Header()): // a cookie would keep it out of caches, or be in them
+	case cacheable(q.Header(), q.t.cfg.Now()): // a cookie would keep it out of caches, or be in them
 	case !v.First.IsZero():
 		v.Send()
 	case status/100 != 2 || rt.ignored || !isNavigation(&q.r):
 	case q.t.cfg.Visitors == OnArrival:
 		v.Keep()
 	default:
-		e := q.view(rt)
+		e := q.view(rt, q.t.cfg.Now())
 		v.Seal(e.note())
 	}
 }
@@ -151,7 +151,7 @@ func isNavigation(r *http.Request) bool {
 // cacheable reports whether h asks a cache to keep the answer: RFC 9111, section
 // 5.2.2, and the headers that caches in front of servers have for themselves. An
 // answer that says nothing is not meant.
-func cacheable(h http.Header) bool {
+func cacheable(h http.Header, now time.Time) bool {
 	if h.Get("Cdn-Cache-Control") != "" || h.Get("Surrogate-Control") != "" {
 		return true
 	}
@@ -172,7 +172,7 @@ func cacheable(h http.Header) bool {
 	}
 	if lines == nil {
 		at, err := http.ParseTime(h.Get("Expires"))
-		return err == nil && at.After(time.Now())
+		return err == nil && at.After(now)
 	}
 	return keep
 }

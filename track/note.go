@@ -32,7 +32,7 @@ func parseNote(b []byte) (e entry, ok bool) {
 	e.kind, e.method = view, "GET"
 	ok = next(&b, &status) && next(&b, &took) && status < 1000 && took < 1<<62 &&
 		nextText(&b, &e.name) && nextText(&b, &e.referrer) && nextText(&b, &e.detail) && len(b) == 0 && e.name != ""
-	e.status, e.took = int(status), int64(took)
+	e.status, e.took = int32(status), int64(took)
 	return e, ok
 }
 

@@ -229,7 +229,7 @@ func TestWhatIsTooOldGoes(t *testing.T) {
 		if n := len(b.trail()); n != 1 {
 			t.Errorf("after 90 days %d views are there", n)
 		}
-		at(90*day + time.Microsecond)
+		at(90*day + 15*time.Minute)
 		for _, b := range some {
 			if n := len(b.trail()); n != 0 {
 				t.Fatalf("after more than 90 days %d views are there", n)

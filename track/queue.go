@@ -30,14 +30,14 @@ const (
 
 // An entry is one line of a trail.
 type entry struct {
-	at       int64 // microseconds since 1970
-	kind     int
+	at       int64  // microseconds since 1970
+	took     int64  // microseconds
 	name     string // the path of the route, or the name of the event
 	method   string
-	status   int
-	took     int64 // microseconds
 	referrer string
 	detail   string // values of wildcards, or the attributes of an event as JSON
+	status   int32
+	kind     uint8
 }
 
 const (
@@ -58,6 +58,14 @@ type update struct {
 	agent, languages    string // headers of the last request
 	page                string // of the last view; "" if none
 	entries             []entry
+	quota               *quota
+}
+
+// A quota is how many entries of a session were kept in an hour, which is counted
+// from 1970.
+type quota struct {
+	hour int64
+	kept int
 }
 
 // maxWaiting bounds the visitors that wait to be written.
@@ -73,14 +81,14 @@ type queue struct {
 	visitors map[session.ID]*update
 	entries  int // that wait, those taken and not written among them
 	bytes    int
-	kept     map[session.ID]int // entries of each session in hour
-	hour     int64
+	quotas   map[session.ID]*quota
+	hour     int64 // of the oldest of them
 }
 
 func (q *queue) init(cfg Config) {
 	q.max, q.maxBytes, q.perSession = cfg.MaxQueue, cfg.MaxQueueBytes, cfg.PerSession
 	q.half = make(chan struct{}, 1)
-	q.visitors, q.kept = map[session.ID]*update{}, map[session.ID]int{}
+	q.visitors, q.quotas = map[session.ID]*update{}, map[session.ID]*quota{}
 }
 
 func (q *queue) size() (entries, bytes int) {
@@ -89,8 +97,16 @@ func (q *queue) size() (entries, bytes int) {
 	return q.entries, q.bytes
 }
 
-// note adds one request of a visitor. It never waits for anything but the lock.
-func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entries []entry) {
+// waiting returns of how many visitors something is in the queue.
+func (q *queue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.visitors)
+}
+
+// note adds one request of a visitor, which ends now. It never waits for anything
+// but the lock.
+func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, entries []entry) {
 	page := ""
 	for i := range entries {
 		if entries[i].kind == view {
@@ -114,12 +130,11 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entri
 			t.stats.dropped.Add(int64(len(entries)))
 			return
 		}
-		u = &update{id: in.ID, created: in.Created.UnixMicro(), first: at, last: at, firstAddr: in.Addr}
+		u = &update{id: in.ID, created: in.Created.UnixMicro(), first: at, last: at, firstAddr: in.Addr, quota: q.quota(in.ID, now)}
 		q.visitors[in.ID] = u
 		q.bytes += updateBytes
 	}
 	u.see(in, r, at, page)
-	now := t.cfg.Now()
 	for i := range entries {
 		t.keep(u, &entries[i], now)
 	}
@@ -138,11 +153,13 @@ func (u *update) see(in *session.Info, r *http.Request, at int64, page string) {
 		return
 	}
 	u.last, u.lastAddr = at, in.Addr
-	if agent := r.UserAgent(); agent != u.agent {
-		u.agent = strings.Clone(cutText(agent, maxAgent)) // a copy, lest it hold all the headers
+	// Copies, lest they hold all the headers.
+	if agent := cutText(r.UserAgent(), maxAgent); agent != u.agent {
+		u.agent = strings.Clone(agent)
 	}
-	if l := r.Header.Get("Accept-Language"); l != u.languages {
-		u.languages = strings.Clone(l[:min(len(l), 2*maxLanguage)])
+	l := r.Header.Get("Accept-Language")
+	if l = l[:min(len(l), 2*maxLanguage)]; l != u.languages {
+		u.languages = strings.Clone(l)
 	}
 	if in.User != "" {
 		u.user = in.User
@@ -152,26 +169,41 @@ func (u *update) see(in *session.Info, r *http.Request, at int64, page string) {
 	}
 }
 
+// quota returns that of a session. The queue is locked.
+func (q *queue) quota(id session.ID, now time.Time) *quota {
+	if hour := hourOf(now); hour != q.hour || len(q.quotas) >= maxWaiting {
+		q.hour = hour
+		clear(q.quotas)
+	}
+	o := q.quotas[id]
+	if o == nil {
+		o = &quota{}
+		q.quotas[id] = o
+	}
+	return o
+}
+
+func hourOf(t time.Time) int64 { return t.UnixMicro() / time.Hour.Microseconds() }
+
 // keep adds e to what is written, unless there is no room for it. The queue is
 // locked.
 func (t *Tracker) keep(u *update, e *entry, now time.Time) {
-	q := &t.queue
+	q, o := &t.queue, u.quota
 	// By the hour in which it comes, which is not that of a first visit. A clock
 	// that was set back begins an hour as well, or the cap would last until it has
 	// caught up.
-	if hour := now.UnixMicro() / time.Hour.Microseconds(); hour != q.hour || len(q.kept) >= maxWaiting {
-		q.hour = hour
-		clear(q.kept)
+	if hour := hourOf(now); hour != o.hour {
+		*o = quota{hour: hour}
 	}
 	switch {
-	case q.kept[u.id] >= q.perSession:
+	case o.kept >= q.perSession:
 		t.stats.capped.Add(1)
 		return
 	case q.entries >= q.max || q.bytes+e.bytes() > q.maxBytes:
 		t.stats.dropped.Add(1)
 		return
 	}
-	q.kept[u.id]++
+	o.kept++
 	q.entries++
 	q.bytes += e.bytes()
 	u.entries = append(u.entries, *e)
@@ -208,7 +240,7 @@ type batch struct {
 // Where a batch ends: some ten statements write it.
 const (
 	batchVisitors = 1500
-	batchEntries  = 3400
+	batchEntries  = 20_000
 )
 
 func batchesOf(taken map[session.ID]*update, now time.Time) (list []*batch) {

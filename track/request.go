@@ -22,20 +22,22 @@ import (
 // page once they come back: see [Visitors]. Handler changes nothing about an answer
 // but for the cookies of those. Inside another Handler it does nothing.
 func (t *Tracker) Handler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := r.Context().Value(requestKey{}).(*request); ok {
-			next.ServeHTTP(w, r)
-			return
-		}
-		q := &request{ResponseWriter: w, t: t, parent: r.Context(), tracked: t.mayTrack(r), began: t.cfg.Now()}
-		q.r = *r.WithContext((*requestContext)(q))
-		defer q.end()
-		q.arrive()
-		next.ServeHTTP(q, &q.r)
-		if q.status == 0 { // the session is to be committed before end asks about it
-			q.WriteHeader(http.StatusOK)
-		}
-	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.serve(w, r, next) })
+}
+
+func (t *Tracker) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if _, ok := r.Context().Value(requestKey{}).(*request); ok {
+		next.ServeHTTP(w, r)
+		return
+	}
+	q := &request{ResponseWriter: w, t: t, parent: r.Context(), tracked: t.mayTrack(r), began: t.cfg.Now()}
+	q.r = *r.WithContext((*requestContext)(q)) // copied from the stack
+	defer q.end()
+	q.arrive()
+	next.ServeHTTP(q, &q.r)
+	if q.status == 0 { // the session is to be committed before end asks about it
+		q.WriteHeader(http.StatusOK)
+	}
 }
 
 func (t *Tracker) mayTrack(r *http.Request) bool {
@@ -100,26 +102,28 @@ func (q *request) end() {
 	if in.ID == "" {
 		return
 	}
+	now := q.t.cfg.Now()
 	if returned {
-		q.t.note(&in, &q.r, q.visit.First, []entry{first})
+		q.t.note(&in, &q.r, q.visit.First, now, []entry{first})
 	}
-	entries := events
+	var room [4]entry
+	entries := append(room[:0], events...)
 	if !rt.ignored {
-		entries = append(entries, q.view(rt))
+		entries = append(entries, q.view(rt, now))
 	}
 	if len(entries) > 0 {
-		q.t.note(&in, &q.r, q.began, entries)
+		q.t.note(&in, &q.r, q.began, now, entries)
 	}
 }
 
-func (q *request) view(rt *route) entry {
+func (q *request) view(rt *route, now time.Time) entry {
 	status := q.status
 	if status == 0 { // it panicked
 		status = http.StatusInternalServerError
 	}
 	return entry{
-		at: q.began.UnixMicro(), kind: view, name: rt.path, method: method(q.r.Method), status: status,
-		took: max(0, q.t.cfg.Now().Sub(q.began).Microseconds()), referrer: referrer(&q.r), detail: rt.detail(&q.r),
+		at: q.began.UnixMicro(), kind: view, name: rt.path, method: method(q.r.Method), status: int32(status),
+		took: max(0, now.Sub(q.began).Microseconds()), referrer: referrer(&q.r), detail: rt.detail(&q.r),
 	}
 }
 

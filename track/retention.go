@@ -15,7 +15,8 @@ type Retention struct {
 	// Defaults to 1 day.
 	Addresses time.Duration
 
-	// Trail is how long page views and events are kept. Defaults to 90 days.
+	// Trail is how long page views and events are kept, which go by the quarter of an
+	// hour. Defaults to 90 days.
 	Trail time.Duration
 
 	// Visitors is how long a visitor is kept who was not seen again, and how long
@@ -73,7 +74,7 @@ func (t *Tables) Sweep(ctx context.Context, now time.Time, r Retention) error {
 	before := func(d time.Duration) int64 { return now.Add(-d).UnixMicro() }
 	for _, step := range []func(context.Context) (int, error){
 		func(ctx context.Context) (int, error) { return t.truncateAddresses(ctx, before(r.Addresses)) },
-		t.dropping("trail", "session, at", "at < ?", before(r.Trail)),
+		t.dropping("trail", "session, at", "at < ?", slotStart(before(r.Trail))),
 		t.dropping("slots", "session, slot", "slot < ?", slotOf(before(r.Visitors))),
 		t.dropping("visitors", "session", "seen < ?", before(r.Visitors)),
 		t.dropping("counts", "kind, span, slot, bot, name", "span = 0 AND slot < ?", slotOf(before(r.Counts))),

@@ -10,7 +10,7 @@ import (
 const SchemaVersion = 1
 
 // schema is written in words that each engine has its own for: {text N} is text
-// of at most N bytes, compared byte for byte.
+// of at most N bytes, compared byte for byte, and {json} text without such a bound.
 const schema = `
 CREATE TABLE crumb_track_schema (
 	version BIGINT NOT NULL
@@ -40,16 +40,15 @@ CREATE TABLE crumb_track_visitors (
 CREATE INDEX crumb_track_visitors_seen ON crumb_track_visitors (seen, session);
 CREATE INDEX crumb_track_visitors_addr ON crumb_track_visitors (addr_at);
 CREATE INDEX crumb_track_visitors_user ON crumb_track_visitors (user_id, session);
+-- What a visitor did in one slot and was written at once: page views and events,
+-- [[microseconds after at, method, route, status, microseconds it took, referrer,
+-- values of wildcards], [microseconds after at, "", event, 0, 0, "", attributes]].
+-- What is empty at the end of an entry is left out.
 CREATE TABLE crumb_track_trail (
-	session  {text 16}  NOT NULL,
-	at       BIGINT     NOT NULL,
-	kind     SMALLINT   NOT NULL,             -- 0 a page view, 1 an event
-	name     {text 200} NOT NULL,             -- the route, or the event
-	method   {text 8}   NOT NULL,
-	status   SMALLINT   NOT NULL,
-	took     BIGINT     NOT NULL,             -- microseconds
-	referrer {text 128} NOT NULL,
-	detail   {text 1024} NOT NULL,            -- values of wildcards, or JSON of an event
+	session {text 16} NOT NULL,
+	at      BIGINT    NOT NULL,               -- of the first entry
+	viewed  BIGINT    NOT NULL,               -- of the last page view, 0 if there is none
+	entries {json}    NOT NULL,
 	PRIMARY KEY (session, at)
 ){clustered};
 CREATE INDEX crumb_track_trail_at ON crumb_track_trail (at);
@@ -97,12 +96,12 @@ func Schema(dialect, prefix string) string {
 	if prefix == "" {
 		prefix = defaultPrefix
 	}
-	text, after, rows, clustered := "", "", "", ""
+	text, after, json, rows, clustered := "", "", "TEXT", "", ""
 	switch sqldb.Dialect(dialect) {
 	case sqldb.Postgres:
 		text, after = "VARCHAR(", `) COLLATE "C"`
 	case sqldb.MySQL:
-		text, after = "VARBINARY(", ")"
+		text, after, json = "VARBINARY(", ")", "MEDIUMBLOB"
 		rows, clustered = " ENGINE = InnoDB", " ENGINE = InnoDB"
 	default:
 		clustered = " WITHOUT ROWID"
@@ -121,6 +120,8 @@ func Schema(dialect, prefix string) string {
 			b.WriteString("TEXT")
 		case isText:
 			b.WriteString(text + size + after)
+		case inner == "json":
+			b.WriteString(json)
 		case inner == "rows":
 			b.WriteString(rows)
 		default:

@@ -5,55 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/crumb-go/crumb/internal/sqldb"
 )
-
-// openSQLite opens a file for tables whose last second a power cut may take: a
-// commit that waited for the disk would be too dear for a page view.
-func openSQLite(ctx context.Context, rawURL string) (_ *sqldb.DB, close func() error, err error) {
-	first, err := sqldb.Open(ctx, rawURL) // creates the file, with its write-ahead log
-	if err != nil {
-		return nil, nil, err
-	}
-	defer first.Close()
-	path, err := sqlitePath(rawURL)
-	if err != nil {
-		return nil, nil, err
-	}
-	conns, err := sqliteConns(path, "busy_timeout(0)", "synchronous(NORMAL)", "secure_delete(1)", "wal_autocheckpoint(8000)", "cache_size(-16000)")
-	if err != nil {
-		return nil, nil, fmt.Errorf("sqlite: open %s: %w", path, err)
-	}
-	conns.SetMaxOpenConns(4)
-	conns.SetMaxIdleConns(4)
-	db, err := sqldb.New(conns, sqldb.SQLite)
-	if err != nil {
-		return nil, nil, errors.Join(err, conns.Close())
-	}
-	return db, conns.Close, nil
-}
-
-func sqliteConns(path string, pragmas ...string) (*sql.DB, error) {
-	// An absolute path with three slashes is a URI that SQLite takes everywhere.
-	slashed := "/" + strings.TrimPrefix(filepath.ToSlash(path), "/")
-	query := url.Values{"mode": {"rw"}, "_pragma": pragmas}
-	return sql.Open("sqlite", "file://"+(&url.URL{Path: slashed}).EscapedPath()+"?"+query.Encode())
-}
-
-// sqlitePath returns the path of the file that a URL names, which was opened
-// before and so is right.
-func sqlitePath(rawURL string) (string, error) {
-	path, err := url.PathUnescape(strings.TrimPrefix(strings.TrimPrefix(rawURL, "sqlite:"), "//"))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(path)
-}
 
 // ErrBlocked says that deleted rows could not be removed from the files of SQLite,
 // because another program is using them.
@@ -71,11 +27,11 @@ func Scrub(ctx context.Context, rawURL string) error {
 	if !strings.HasPrefix(rawURL, "sqlite:") {
 		return nil
 	}
-	path, err := sqlitePath(rawURL)
+	path, err := sqldb.SQLitePath(rawURL)
 	if err != nil {
 		return fmt.Errorf("track: scrub: %w", err)
 	}
-	db, err := sqliteConns(path, "busy_timeout(1000)", "secure_delete(1)")
+	db, err := sql.Open("sqlite", sqldb.SQLiteURI(path, "busy_timeout(1000)", "secure_delete(1)"))
 	if err != nil {
 		return fmt.Errorf("track: scrub %s: %w", path, err)
 	}

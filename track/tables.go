@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,7 +31,6 @@ type TablesConfig struct {
 // processes may write to them.
 type Tables struct {
 	db     *sqldb.DB
-	close  func() error
 	names  *strings.Replacer
 	prefix string
 	agents agents
@@ -51,30 +51,29 @@ func OpenTables(ctx context.Context, url string, cfg TablesConfig) (*Tables, err
 			return nil, fmt.Errorf("track: table prefix %q: use ASCII letters, digits and underscores, and no digit first", cfg.TablePrefix)
 		}
 	}
-	db, closeDB, err := openDB(ctx, url)
+	db, err := openDB(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("track: %w", err)
 	}
-	t := &Tables{db: db, close: closeDB, prefix: cfg.TablePrefix}
+	t := &Tables{db: db, prefix: cfg.TablePrefix}
 	var pairs []string
 	for _, name := range []string{"schema", "visitors", "trail", "slots", "counts", "erased", "batches"} {
 		pairs = append(pairs, "{"+name+"}", t.table(name))
 	}
 	t.names = strings.NewReplacer(pairs...)
 	if err := t.prepare(ctx, cfg.Create); err != nil {
-		return nil, errors.Join(fmt.Errorf("track: %w", err), t.close())
+		return nil, errors.Join(fmt.Errorf("track: %w", err), t.Close())
 	}
 	return t, nil
 }
 
-func openDB(ctx context.Context, url string) (db *sqldb.DB, close func() error, err error) {
+// openDB opens the database. On SQLite a power cut may take the last second: a
+// commit that waited for the disk would be too dear for a page view.
+func openDB(ctx context.Context, url string) (*sqldb.DB, error) {
 	if strings.HasPrefix(url, "sqlite:") {
-		return openSQLite(ctx, url)
+		return sqldb.OpenSQLite(ctx, url, "synchronous(NORMAL)", "secure_delete(1)", "wal_autocheckpoint(8000)", "cache_size(-16000)")
 	}
-	if db, err = sqldb.Open(ctx, url); err != nil {
-		return nil, nil, err
-	}
-	return db, db.Close, nil
+	return sqldb.Open(ctx, url)
 }
 
 func (t *Tables) prepare(ctx context.Context, create bool) error {
@@ -86,7 +85,7 @@ func (t *Tables) prepare(ctx context.Context, create bool) error {
 }
 
 // Close closes the database.
-func (t *Tables) Close() error { return t.close() }
+func (t *Tables) Close() error { return t.db.Close() }
 
 // Statements returns how many statements were sent so far, each BEGIN and COMMIT
 // among them.
@@ -165,9 +164,9 @@ func (w *writer) write(b *batch) error {
 				return err
 			}
 		}
-		entries, all := v.add(u, known, in, c)
-		for i := range entries {
-			trail.add(entries[i].row(v.id)...)
+		all := v.add(u, known, in, c)
+		for _, p := range piecesOf(u.entries) {
+			trail.add(string(v.id), p.at, p.viewed, p.entries)
 		}
 		for _, s := range all {
 			switch row := []any{string(v.id), s.slot, s.prev, bit(v.bot), v.device}; {
@@ -198,7 +197,12 @@ var (
 		"session", "user_id", "first_seen", "seen", "requests", "first_addr", "last_addr", "addr_at", "device", "language", "bot",
 		"landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
 	}
-	trailColumns = []string{"session", "at", "kind", "name", "method", "status", "took", "referrer", "detail"}
+	// movingColumns are those that every request may change, user_id and addr_at left
+	// out.
+	movingColumns = []string{
+		"seen", "requests", "last_addr", "device", "language", "landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
+	}
+	trailColumns = []string{"session", "at", "viewed", "entries"}
 	slotColumns  = []string{"session", "slot", "prev", "bot", "device"}
 	countColumns = []string{"kind", "span", "slot", "bot", "name", "n"}
 )
@@ -212,12 +216,9 @@ func (v *visitor) row() []any {
 
 func (v *visitor) scan(scan sqldb.Scan) error {
 	v.stored = true
+	defer func() { v.storedUser, v.storedAddrAt = v.user, v.addrAt }()
 	return scan(&v.id, &v.user, &v.first, &v.seen, &v.requests, &v.firstAddr, &v.lastAddr, &v.addrAt, &v.device, &v.language, &v.bot,
 		&v.landing, &v.referrer, &v.page, &v.exit, &v.viewed, &v.active, &v.slot)
-}
-
-func (e *entry) row(id session.ID) []any {
-	return []any{string(id), e.at, e.kind, e.name, e.method, e.status, e.took, e.referrer, e.detail}
 }
 
 func bit(b bool) int {
@@ -255,25 +256,28 @@ func (t *Tables) lockErasing(ctx context.Context, tx *sqldb.Tx, alone bool) erro
 
 // notErased returns the updates of visitors that nobody erased.
 func (w *writer) notErased(updates []*update) ([]*update, error) {
-	args := make([]any, len(updates))
-	hashes := make([]string, len(updates))
-	for i, u := range updates {
-		hashes[i] = erasedHash(u.id)
-		args[i] = hashes[i]
+	some := false
+	err := w.rows("SELECT 1 FROM {erased} LIMIT 1", nil, func(sqldb.Scan) error {
+		some = true
+		return nil
+	})
+	if err != nil || !some {
+		return updates, err
 	}
-	erased := map[string]bool{}
-	err := w.rows("SELECT hash FROM {erased} WHERE hash IN ("+marks(len(args))+")", args, func(scan sqldb.Scan) error {
+	args := make([]any, len(updates))
+	for i, u := range updates {
+		args[i] = erasedHash(u.id)
+	}
+	erased := map[any]bool{}
+	err = w.rows("SELECT hash FROM {erased} WHERE hash IN ("+marks(len(args))+")", args, func(scan sqldb.Scan) error {
 		var hash string
 		err := scan(&hash)
 		erased[hash] = true
 		return err
 	})
-	if len(erased) == 0 {
-		return updates, err
-	}
 	var rest []*update
 	for i, u := range updates {
-		if !erased[hashes[i]] {
+		if !erased[args[i]] {
 			rest = append(rest, u)
 		}
 	}
@@ -308,43 +312,65 @@ func (w *writer) visitors(updates []*update) ([]*visitor, error) {
 	})
 }
 
+// storeVisitors writes the rows. Of one that is there only what changed is set, for
+// each index of a column that is set has to be written too.
 func (w *writer) storeVisitors(list []*visitor) error {
-	var known, others table
+	var others, known, moved table
 	for _, v := range list {
-		if v.stored {
-			known.add(v.row()...)
-		} else {
+		switch {
+		case !v.stored:
 			others.add(v.row()...)
+		case v.user == v.storedUser && v.addrAt == v.storedAddrAt:
+			known.add(v.row()...)
+		default:
+			moved.add(v.row()...)
 		}
+	}
+	var pairs []string
+	for _, column := range movingColumns {
+		pairs = append(pairs, column, w.t.given(column))
 	}
 	if err := w.insert("visitors", visitorColumns, others, ""); err != nil {
 		return err
 	}
-	var pairs []string
-	for _, column := range visitorColumns[1:] {
-		pairs = append(pairs, column, w.t.given(column))
+	if err := w.insert("visitors", visitorColumns, known, w.t.onConflict("session", pairs...)); err != nil {
+		return err
 	}
-	return w.insert("visitors", visitorColumns, known, w.t.onConflict("session", pairs...))
+	pairs = append(pairs, "user_id", w.t.given("user_id"), "addr_at", w.t.given("addr_at"))
+	return w.insert("visitors", visitorColumns, moved, w.t.onConflict("session", pairs...))
 }
 
 // around returns what the entries of u, which came late, meet: the trail from the
 // last view before them, and the slots from the last before them.
-func (w *writer) around(u *update) (trail []entry, slots []slot, err error) {
+func (w *writer) around(u *update) (trail []*entry, slots []slot, err error) {
 	first := u.entries[0].at
 	for i := range u.entries {
 		first = min(first, u.entries[i].at)
 	}
 	id := string(u.id)
-	err = w.rows(`SELECT at, kind, name FROM {trail} WHERE session = ? AND at >=
-		coalesce((SELECT max(at) FROM {trail} WHERE session = ? AND kind = 0 AND at < ?), ?) ORDER BY at`,
-		[]any{id, id, first, first}, func(scan sqldb.Scan) error {
-			var e entry
-			err := scan(&e.at, &e.kind, &e.name)
-			trail = append(trail, e)
-			return err
-		})
-	if err != nil {
+	// A row of the trail lies in one slot, and rows may overlap there.
+	from, before := slotStart(first), false
+	collect := func(e *entry) {
+		if e.at >= first || e.kind == view {
+			trail, before = append(trail, e), before || e.at < first
+		}
+	}
+	if err = w.t.eachEntry(w.ctx, w.tx, u.id, from, math.MaxInt64, math.MaxInt, collect); err != nil {
 		return nil, nil, err
+	}
+	if !before {
+		var viewed int64
+		if err = w.tx.Row(w.ctx, w.t.sql("SELECT coalesce(max(viewed), 0) FROM {trail} WHERE session = ? AND at < ?"), []any{id, from}, &viewed); err != nil {
+			return nil, nil, err
+		}
+		rest := trail
+		trail = nil
+		if viewed > 0 {
+			if err = w.t.eachEntry(w.ctx, w.tx, u.id, viewed, viewed+1, 1, collect); err != nil {
+				return nil, nil, err
+			}
+		}
+		trail = append(trail, rest...)
 	}
 	err = w.rows(`SELECT slot, prev FROM {slots} WHERE session = ? AND slot >=
 		coalesce((SELECT max(slot) FROM {slots} WHERE session = ? AND slot < ?), ?) ORDER BY slot`,
@@ -360,6 +386,7 @@ func (w *writer) around(u *update) (trail []entry, slots []slot, err error) {
 // count adds c to the table of counts, in the order of its key, so that no two
 // batches wait for each other.
 func (w *writer) count(c counts) error {
+	c.addDays()
 	keys := make([]countKey, 0, len(c))
 	for k, n := range c {
 		if n != 0 {
@@ -409,10 +436,14 @@ const maxParameters = 32_000
 // to do about rows that are there.
 func (w *writer) insert(name string, columns []string, rows table, conflict string) error {
 	size := maxParameters / len(columns) * len(columns)
+	verb := "INSERT"
+	if w.t.db.Dialect == sqldb.SQLite {
+		verb = "INSERT OR FAIL" // whoever fails rolls back all, so SQLite need not be able to undo one statement
+	}
 	row := "(" + marks(len(columns)) + ")"
 	for part := range slices.Chunk(rows, size) {
 		n := len(part) / len(columns)
-		query := "INSERT INTO {" + name + "} (" + strings.Join(columns, ", ") + ") VALUES " + strings.Repeat(row+", ", n-1) + row + conflict
+		query := verb + " INTO {" + name + "} (" + strings.Join(columns, ", ") + ") VALUES " + strings.Repeat(row+", ", n-1) + row + conflict
 		if _, err := w.exec(query, part...); err != nil {
 			return err
 		}

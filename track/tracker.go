@@ -51,7 +51,7 @@ type Config struct {
 
 	// MaxQueue and MaxQueueBytes bound what waits to be written: views and events,
 	// and about how much memory they take. What comes when the queue is full is
-	// dropped and counted. They default to 8,192 and 8 MiB.
+	// dropped and counted. They default to 32,768 and 8 MiB.
 	MaxQueue, MaxQueueBytes int
 
 	// Now is the clock. Defaults to time.Now.
@@ -90,7 +90,7 @@ type Config struct {
 
 const (
 	defaultInterval   = time.Second
-	defaultQueue      = 8192
+	defaultQueue      = 32_768
 	defaultQueueBytes = 8 << 20
 	defaultPerSession = 1000
 )
@@ -268,7 +268,13 @@ func (t *Tracker) Close(ctx context.Context) error {
 		return nil
 	}
 	depth, _ := t.queue.size()
-	return fmt.Errorf("track: %d views and events were not written: %w", depth, err)
+	visitors := t.queue.waiting()
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	for _, b := range t.batches {
+		visitors += len(b.updates)
+	}
+	return fmt.Errorf("track: %d views and events of %d visitors were not written, nor when these were seen: %w", depth, visitors, err)
 }
 
 // Flush writes what waits now, rather than at the next Interval. What the tables

@@ -78,7 +78,7 @@ func (e *entry) public() Entry {
 		return Entry{Time: timeOf(e.at), Event: e.name, Attrs: json.RawMessage(e.detail)}
 	}
 	return Entry{
-		Time: timeOf(e.at), Method: e.method, Route: e.name, Values: e.detail, Status: e.status,
+		Time: timeOf(e.at), Method: e.method, Route: e.name, Values: e.detail, Status: int(e.status),
 		Took: time.Duration(e.took) * time.Microsecond, Referrer: e.referrer,
 	}
 }
@@ -93,18 +93,6 @@ func (t *Tables) Trail(ctx context.Context, id session.ID, from, to time.Time, l
 		return nil, fmt.Errorf("track: trail: %w", err)
 	}
 	return list, nil
-}
-
-func (t *Tables) eachEntry(ctx context.Context, r sqldb.Runner, id session.ID, from, to int64, limit int, f func(e *entry)) error {
-	query := t.sql("SELECT at, kind, name, method, status, took, referrer, detail FROM {trail} WHERE session = ? AND at >= ? AND at < ? ORDER BY at LIMIT ?")
-	return t.rows(ctx, r, query, []any{string(id), from, to, limit}, func(scan sqldb.Scan) error {
-		var e entry
-		if err := scan(&e.at, &e.kind, &e.name, &e.method, &e.status, &e.took, &e.referrer, &e.detail); err != nil {
-			return err
-		}
-		f(&e)
-		return nil
-	})
 }
 
 // A TrailDay is one day of a visitor's trail.

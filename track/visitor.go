@@ -2,6 +2,7 @@ package track
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 
 // slotOf returns the quarter of an hour that at lies in, counted from 1970.
 func slotOf(at int64) int64 { return at / quarter }
+
+// slotStart returns when the slot begins that at lies in.
+func slotStart(at int64) int64 { return slotOf(at) * quarter }
 
 // What the table of counts counts.
 const (
@@ -48,13 +52,21 @@ type countKey struct {
 	name       string
 }
 
-// counts are the changes of one batch to the table of counts.
+// counts are the changes of one batch to the table of counts, by the quarter.
 type counts map[countKey]int64
 
 func (c counts) add(kind int, at int64, bot bool, name string, n int64) {
-	slot := slotOf(at)
-	c[countKey{kind, spanQuarter, slot, bot, name}] += n
-	c[countKey{kind, spanDay, slot / quartersADay, bot, name}] += n
+	c[countKey{kind, spanQuarter, slotOf(at), bot, name}] += n
+}
+
+// addDays adds the days that the quarters lie in. It is called once, at the end.
+func (c counts) addDays() {
+	days := counts{}
+	for k, n := range c {
+		k.span, k.slot = spanDay, k.slot/quartersADay
+		days[k] += n
+	}
+	maps.Copy(c, days)
 }
 
 // entry counts e itself, n times.
@@ -111,7 +123,9 @@ type visitor struct {
 	active              int64  // the latest entry
 	slot                int64  // the latest slot
 
-	stored bool
+	stored       bool
+	storedUser   string // what the row has
+	storedAddrAt int64
 }
 
 // see adds the requests of u. What is known moves forward only.
@@ -165,9 +179,9 @@ func (v *visitor) inOrder(u *update) bool {
 }
 
 // known returns what of the trail add needs to know if the entries come in order.
-func (v *visitor) known() (trail []entry, slots []slot) {
+func (v *visitor) known() (trail []*entry, slots []slot) {
 	if v.viewed > 0 {
-		trail = []entry{{at: v.viewed, kind: view, name: v.exit}}
+		trail = []*entry{{at: v.viewed, kind: view, name: v.exit}}
 	}
 	if v.slot > 0 {
 		slots = []slot{{slot: v.slot, stored: true}}
@@ -176,18 +190,24 @@ func (v *visitor) known() (trail []entry, slots []slot) {
 }
 
 // add puts the entries of u into the trail, whose part beginning with the last
-// view before them is given, and the slots likewise. It returns the entries to
-// insert, no two of a visitor at one time, and the slots, with those to insert or
-// to change marked.
-func (v *visitor) add(u *update, trail []entry, slots []slot, c counts) ([]entry, []slot) {
-	added := slices.Clone(u.entries)
-	slices.SortStableFunc(added, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
-	for i := range added {
-		e := &added[i]
-		n, _ := slices.BinarySearchFunc(trail, e.at, func(t entry, at int64) int { return cmp.Compare(t.at, at) })
-		for n < len(trail) && trail[n].at == e.at {
+// view before them is given, and the slots likewise. It orders the entries, no two
+// of a visitor at one time, and returns the slots, with those to insert or to
+// change marked.
+func (v *visitor) add(u *update, trail []*entry, slots []slot, c counts) []slot {
+	slices.SortStableFunc(u.entries, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
+	trail = slices.Grow(trail, len(u.entries))
+	for i := range u.entries {
+		e := &u.entries[i]
+		n := len(trail)
+		for n > 0 && trail[n-1].at > e.at {
+			n--
+		}
+		if n > 0 && trail[n-1].at == e.at {
 			e.at++
-			n++
+			for n < len(trail) && trail[n].at == e.at {
+				e.at++
+				n++
+			}
 		}
 		c.entry(e, v.bot, 1)
 		if e.kind == view {
@@ -202,27 +222,27 @@ func (v *visitor) add(u *update, trail []entry, slots []slot, c counts) ([]entry
 				v.viewed, v.exit = e.at, e.name
 			}
 		}
-		trail = slices.Insert(trail, n, *e)
+		trail = slices.Insert(trail, n, e)
 		v.active = max(v.active, e.at)
 		slots = insertSlot(slots, slotOf(e.at))
 	}
 	if len(slots) > 0 {
 		v.slot = max(v.slot, slots[len(slots)-1].slot)
 	}
-	return added, slots
+	return slots
 }
 
 // neighbours returns the views before and after place n of a trail, nil if there
 // are none.
-func neighbours(trail []entry, n int) (before, after *entry) {
+func neighbours(trail []*entry, n int) (before, after *entry) {
 	for i := n - 1; i >= 0 && before == nil; i-- {
 		if trail[i].kind == view {
-			before = &trail[i]
+			before = trail[i]
 		}
 	}
 	for i := n; i < len(trail) && after == nil; i++ {
 		if trail[i].kind == view {
-			after = &trail[i]
+			after = trail[i]
 		}
 	}
 	return before, after

@@ -51,7 +51,7 @@ func Open(ctx context.Context, raw string) (*DB, error) {
 	scheme, _, _ := strings.Cut(raw, ":")
 	switch scheme {
 	case "sqlite":
-		db, err = openSQLite(ctx, raw)
+		db, err = OpenSQLite(ctx, raw)
 	case "memory":
 		db, err = openMemory()
 	case "postgres", "postgresql":

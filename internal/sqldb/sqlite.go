@@ -15,24 +15,22 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-// openSQLite opens a file that the session store may have open too: both are the
-// same engine, so that closing one does not drop the locks of the other.
-func openSQLite(ctx context.Context, raw string) (*DB, error) {
-	path, err := sqlitePath(raw)
+// OpenSQLite opens a file that the session store may have open too: both are the
+// same engine, so that closing one does not drop the locks of the other. Each
+// connection has the pragmas, such as secure_delete(1), besides those of [Open].
+func OpenSQLite(ctx context.Context, raw string, pragmas ...string) (*DB, error) {
+	path, err := SQLitePath(raw)
 	if err != nil {
 		return nil, err
 	}
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
-	// An absolute path with three slashes is a URI that SQLite takes everywhere.
-	slashed := "/" + strings.TrimPrefix(filepath.ToSlash(path), "/")
-	query := url.Values{"_pragma": {
+	uri := SQLiteURI(path, append([]string{
 		"busy_timeout(0)",   // again() waits, and ends with the context
 		"foreign_keys(1)",   //
 		"synchronous(FULL)", // a password that was changed stays so after a power cut
-	}}
-	uri := "file://" + (&url.URL{Path: slashed}).EscapedPath() + "?" + query.Encode()
+	}, pragmas...)...)
 	reads, err := openPool(uri, max(4, min(16, 2*runtime.GOMAXPROCS(0))))
 	if err != nil {
 		return nil, err
@@ -89,8 +87,17 @@ func openMemory() (*DB, error) {
 	return db, nil
 }
 
-// sqlitePath returns the absolute path of the file that raw names.
-func sqlitePath(raw string) (string, error) {
+// SQLiteURI returns what a driver opens a file by that is there, with pragmas for
+// each connection.
+func SQLiteURI(path string, pragmas ...string) string {
+	// An absolute path with three slashes is a URI that SQLite takes everywhere.
+	slashed := "/" + strings.TrimPrefix(filepath.ToSlash(path), "/")
+	query := url.Values{"mode": {"rw"}, "_pragma": pragmas}
+	return "file://" + (&url.URL{Path: slashed}).EscapedPath() + "?" + query.Encode()
+}
+
+// SQLitePath returns the absolute path of the file that raw names.
+func SQLitePath(raw string) (string, error) {
 	rest := strings.TrimPrefix(raw, "sqlite:")
 	if name, query, ok := strings.Cut(rest, "?"); ok {
 		param, _, _ := strings.Cut(query, "=")
