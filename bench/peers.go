@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -18,9 +20,11 @@ import (
 	"github.com/gorilla/sessions"
 	_ "modernc.org/sqlite" // a driver without cgo, on the engine that Crumb uses too
 
+	"github.com/crumb-go/crumb/keyring"
 	"github.com/crumb-go/crumb/session"
 	"github.com/crumb-go/crumb/store/memory"
 	"github.com/crumb-go/crumb/store/sqlite"
+	"github.com/crumb-go/crumb/track"
 )
 
 // A peer is one way to keep sessions, as its documentation shows it.
@@ -84,12 +88,13 @@ var peers = slices.Concat([]peer{
 		return openCrumb(memory.New(), nil)
 	}, ""},
 	{"crumb-sqlite", "Crumb, SQLite", func(dir string) (*app, error) {
-		store, err := sqlite.Open(context.Background(), "sqlite:"+filepath.Join(dir, "crumb.db"), sqlite.Config{})
+		store, err := openSQLite(dir)
 		if err != nil {
 			return nil, err
 		}
 		return openCrumb(store, store.Close)
 	}, ""},
+	{"crumb-sqlite-tracked", "Crumb, SQLite, tracking on", openTracked, ""},
 	{"scs-memory", "scs, memstore", func(string) (*app, error) {
 		return openSCS(memstore.New(), nil), nil
 	}, ""},
@@ -124,17 +129,62 @@ var (
 	}()
 )
 
+func openSQLite(dir string) (*sqlite.Store, error) {
+	return sqlite.Open(context.Background(), "sqlite:"+filepath.Join(dir, "crumb.db"), sqlite.Config{})
+}
+
 // openCrumb has Run at work too: it writes seen-times and sweeps.
 func openCrumb(store session.Store, closeStore func() error) (*app, error) {
 	m, err := session.NewManager(store, session.Config{Insecure: true})
 	if err != nil {
 		return nil, err
 	}
+	return crumbApp(m, m.Handler, closeStore), nil
+}
+
+// openTracked is crumb-sqlite with tracking as crumb serve has it, but for the cap
+// of a session's views: few sessions stand here for many.
+func openTracked(dir string) (*app, error) {
+	ctx := context.Background()
+	store, err := openSQLite(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := session.NewManager(store, session.Config{Insecure: true})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := keyring.Open(filepath.Join(dir, "keys"))
+	if err != nil {
+		return nil, err
+	}
+	tables, err := track.OpenTables(ctx, "sqlite:"+filepath.Join(dir, "track.db"), track.TablesConfig{})
+	if err != nil {
+		return nil, err
+	}
+	tracker, err := track.New(track.Config{Sessions: m, Keys: keys, Tables: tables, PerSession: math.MaxInt})
+	if err != nil {
+		return nil, err
+	}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error)
+	go func() { done <- tracker.Run(running) }()
+	return crumbApp(m, func(h http.Handler) http.Handler { return m.Handler(tracker.Handler(h)) }, func() error {
+		stop()
+		err := errors.Join(<-done, tracker.Close(ctx), tables.Close(), store.Close())
+		if st := tracker.Stats(); st.Dropped > 0 || st.Failed > 0 {
+			err = errors.Join(err, fmt.Errorf("tracking dropped views: %+v", st))
+		}
+		return err
+	}), nil
+}
+
+func crumbApp(m *session.Manager, middleware func(http.Handler) http.Handler, closeStore func() error) *app {
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { m.Run(ctx) })
 	return &app{
-		handlers: wrap(m.Handler, map[string]http.HandlerFunc{
+		handlers: wrap(middleware, map[string]http.HandlerFunc{
 			"fill": func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r)
 				for _, key := range crumbValues {
@@ -162,7 +212,7 @@ func openCrumb(store session.Store, closeStore func() error) (*app, error) {
 			}
 			return closeStore()
 		},
-	}, nil
+	}
 }
 
 func openSCS(store scs.Store, closeStore func() error) *app {

@@ -163,6 +163,8 @@ var serverCases = []serverCase{
 	{"crumb-sqlite", opCounter, false},
 	{"crumb-sqlite", opRead, false},
 	{"crumb-sqlite", opCounter, true},
+	{"crumb-sqlite-tracked", opCounter, false},
+	{"crumb-sqlite-tracked", opRead, false},
 	{"scs-sqlite", opCounter, false},
 	{"scs-sqlite", opRead, false},
 	{"scs-sqlite", opCounter, true},
