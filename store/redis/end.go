@@ -82,9 +82,10 @@ func (s *Store) runSurely(ctx context.Context, sc *script, key string, args ...s
 // runOwn runs a script on a connection of its own, which does not follow the key to
 // another node by itself.
 func (s *Store) runOwn(ctx context.Context, sc *script, key string, args []string) (msg rueidis.RedisMessage, err error) {
-	client := s.client
+	first := s.client()
+	client := first
 	for range 4 {
-		asking := client != s.client
+		asking := client != first
 		err = client.Dedicated(func(own rueidis.DedicatedClient) error {
 			msg, err = s.confirmed(ctx, own, asking, sc, key, args)
 			return err
@@ -109,10 +110,10 @@ func (s *Store) redirected(ctx context.Context, err error, key string) rueidis.C
 	if !ok {
 		return nil
 	}
-	node, ok := s.client.Nodes()[addr]
+	node, ok := s.client().Nodes()[addr]
 	if !ok { // a new one: the client gets to know it when it is sent there itself
 		_, _ = s.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Exists().Key(key).Build() })
-		node = s.client.Nodes()[addr]
+		node = s.client().Nodes()[addr]
 	}
 	return node
 }

@@ -247,7 +247,7 @@ func TestAServerThatIsGoneMeansThatNothingHappened(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, node := range s.client.Nodes() {
+	for _, node := range s.client().Nodes() {
 		configure(t, node, "appendfsync", "always") // the record is to survive
 	}
 	rec := visitor("a")
@@ -325,7 +325,7 @@ func TestScriptsAreFlushedAtAnyTime(t *testing.T) {
 		rec := visitor("a")
 		mustCreate(t, s, rec)
 		flush := func() {
-			for _, node := range s.client.Nodes() {
+			for _, node := range s.client().Nodes() {
 				if err := node.Do(t.Context(), node.B().ScriptFlush().Build()).Error(); err != nil {
 					t.Error(err)
 				}
@@ -407,12 +407,12 @@ func TestAChangeOfAStateThatAFailoverLostUndoesNothing(t *testing.T) {
 func snapshot(t *testing.T, s *Store, id session.ID) (goBack func()) {
 	t.Helper()
 	key := s.recordKey(id)
-	dump, err := s.client.Do(t.Context(), s.client.B().Dump().Key(key).Build()).ToString()
+	dump, err := s.client().Do(t.Context(), s.client().B().Dump().Key(key).Build()).ToString()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return func() {
-		if err := s.client.Do(t.Context(), s.client.B().Restore().Key(key).Ttl(0).SerializedValue(dump).Replace().Build()).Error(); err != nil {
+		if err := s.client().Do(t.Context(), s.client().B().Restore().Key(key).Ttl(0).SerializedValue(dump).Replace().Build()).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}

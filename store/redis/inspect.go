@@ -142,7 +142,7 @@ func serverInfo(ctx context.Context, c rueidis.Client) (map[string]string, error
 func (s *Store) checkEviction(ctx context.Context) error {
 	var unreachable error
 	asked := 0
-	for addr, c := range s.client.Nodes() {
+	for addr, c := range s.client().Nodes() {
 		info, err := serverInfo(ctx, c)
 		if err != nil {
 			unreachable = fmt.Errorf("redis: %s: %w", addr, err)

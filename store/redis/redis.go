@@ -78,9 +78,10 @@ func (cfg *Config) check() error {
 // [session.Lister], [session.Toucher], [session.Sweeper] and [session.Checker].
 // Sweeping keeps the indexes small; records Redis drops by itself.
 type Store struct {
-	client rueidis.Client
-	owned  bool // Close closes the client
+	using  atomic.Pointer[rueidis.Client] // see client
+	owned  bool                           // Close closes it
 	closed atomic.Bool
+	done   chan struct{} // closed then
 	cfg    Config
 	ends   chan struct{} // a slot for each end of a session under way
 	sweeps atomic.Uint32 // the shard where Sweep goes on
@@ -88,6 +89,9 @@ type Store struct {
 	waiting   atomic.Int64  // calls under way
 	abandoned atomic.Int64  // calls given up since the last answer
 	behind    chan struct{} // a slot for each that waits in a goroutine of its own
+
+	opt      *rueidis.ClientOption // to make new connections, nil if that is not ours to do
+	renewing atomic.Bool
 }
 
 var (
@@ -128,12 +132,16 @@ func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.owned = true
+	if client.Mode() == rueidis.ClientModeStandalone {
+		s.opt = &opt
+	}
 	return s, nil
 }
 
 // New returns a store over a client that the app already has, with the checks of
 // [Open]. The client must not send commands to replicas: they may not know of a
-// sign-out yet. Close leaves it open.
+// sign-out yet. Close leaves it open. A store of Open makes new connections when the
+// server turns out to be a replica, as after a failover; a client does what it does.
 //
 // A client whose DisableRetry is false sends loads again by itself when a connection
 // breaks, until ctx is done. Changes it never sends twice.
@@ -149,14 +157,20 @@ func New(ctx context.Context, client rueidis.Client, cfg Config) (*Store, error)
 }
 
 func newStore(client rueidis.Client, cfg Config) *Store {
-	return &Store{client: client, cfg: cfg, ends: make(chan struct{}, endsAtOnce), behind: make(chan struct{}, waitingBehind)}
+	s := &Store{cfg: cfg, done: make(chan struct{}), ends: make(chan struct{}, endsAtOnce), behind: make(chan struct{}, waitingBehind)}
+	s.using.Store(&client)
+	return s
 }
 
 // Close ends the connections that Open made. Later calls of the other methods
 // return an error.
 func (s *Store) Close() error {
-	if !s.closed.Swap(true) && s.owned {
-		s.client.Close()
+	if s.closed.Swap(true) {
+		return nil
+	}
+	close(s.done)
+	if s.owned {
+		s.client().Close()
 	}
 	return nil
 }

@@ -49,16 +49,16 @@ func TestAServerThatDropsSessionsOfItsOwnChoiceIsRefused(t *testing.T) {
 	}
 	defer s.Close()
 	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random"} {
-		configure(t, s.client, "maxmemory-policy", policy)
+		configure(t, s.client(), "maxmemory-policy", policy)
 		_, err := Open(t.Context(), server.URL, Config{})
 		if err == nil || !strings.Contains(err.Error(), policy) || !strings.Contains(err.Error(), "noeviction") {
 			t.Errorf("Open with maxmemory-policy %s: %v", policy, err)
 		}
 	}
 	for policy, warned := range map[string]bool{"volatile-lru": true, "noeviction": false} {
-		configure(t, s.client, "maxmemory-policy", policy)
+		configure(t, s.client(), "maxmemory-policy", policy)
 		var log bytes.Buffer
-		st, err := New(t.Context(), s.client, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		st, err := New(t.Context(), s.client(), Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Errorf("New with maxmemory-policy %s: %v", policy, err)
 			continue
@@ -87,7 +87,7 @@ func TestWithoutMemorySessionsStillEnd(t *testing.T) {
 	defer s.Close()
 	rec, other := visitor("a"), visitor("b")
 	mustCreate(t, s, rec, other)
-	configure(t, s.client, "maxmemory", "1")
+	configure(t, s.client(), "maxmemory", "1")
 	for name, err := range map[string]error{
 		"Create": s.Create(t.Context(), visitor("c")),
 		"Update": second(s.Update(t.Context(), rec, add(1))),
@@ -119,7 +119,7 @@ func TestARecordInAnotherFormatIsAnError(t *testing.T) {
 		mustCreate(t, s, rec, other)
 		var e encoder
 		newer := "2" + strings.TrimPrefix(e.facts(rec), "1") + " and more"
-		if err := s.client.Do(t.Context(), s.client.B().Hset().Key(s.recordKey(rec.ID)).FieldValue().FieldValue(factsField, newer).Build()).Error(); err != nil {
+		if err := s.client().Do(t.Context(), s.client().B().Hset().Key(s.recordKey(rec.ID)).FieldValue().FieldValue(factsField, newer).Build()).Error(); err != nil {
 			t.Fatal(err)
 		}
 		now := rec.Seen.Add(time.Second)
@@ -146,7 +146,7 @@ func TestARecordInAnotherFormatIsAnError(t *testing.T) {
 		if n, err := s.Sweep(t.Context(), now.Add(24*time.Hour), 10); n != 1 || err != nil {
 			t.Errorf("Sweep: %d, %v; want the other one", n, err)
 		}
-		facts, err := s.client.Do(t.Context(), s.client.B().Hget().Key(s.recordKey(rec.ID)).Field(factsField).Build()).ToString()
+		facts, err := s.client().Do(t.Context(), s.client().B().Hget().Key(s.recordKey(rec.ID)).Field(factsField).Build()).ToString()
 		if err != nil || facts != newer {
 			t.Errorf("the record is now %q, %v", facts, err)
 		}
@@ -510,7 +510,7 @@ func TestInspect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if in.Sessions != 3 || in.Cluster != (s.client.Mode() == rueidis.ClientModeCluster) || len(in.Nodes) != len(s.client.Nodes()) {
+		if in.Sessions != 3 || in.Cluster != (s.client().Mode() == rueidis.ClientModeCluster) || len(in.Nodes) != len(s.client().Nodes()) {
 			t.Errorf("%+v", in)
 		}
 		primaries := 0
