@@ -37,7 +37,8 @@ type Config struct {
 	// Defaults to "crumb:".
 	KeyPrefix string
 
-	// Logger is told of servers that may drop sessions.
+	// Logger is told, at debug level, what went wrong beside a call: an index that
+	// keeps an entry until it is pruned, connections that could not be renewed.
 	//
 	// Defaults to [slog.Default].
 	Logger *slog.Logger
@@ -111,9 +112,9 @@ var errClosed = errors.New("redis: the store is closed")
 //	redis+cluster://host1:6379,host2:6379       a Cluster; some of its nodes suffice
 //	rediss+cluster://…
 //
-// It refuses a server that drops keys of its choice when its memory is full
-// (maxmemory-policy allkeys-…), and waits for none that does not answer. ctx bounds
-// Open alone.
+// It refuses a server that drops keys of its choice when its memory is full (any
+// maxmemory-policy but noeviction), and waits for none that does not answer. ctx
+// bounds Open alone.
 func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 	opt, err := parseURL(url)
 	if err != nil {
