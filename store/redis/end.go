@@ -39,8 +39,8 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 	return out, err
 }
 
-// endsAtOnce is how many connections the ends of sessions may take. As many come at
-// a time when a user's sessions are revoked.
+// endsAtOnce is how many connections may wait for replicas, of ends of sessions above
+// all. As many come at a time when a user's sessions are revoked.
 const endsAtOnce = 64
 
 // runSurely runs a script and waits until all replicas that are connected to the

@@ -115,7 +115,7 @@ func TestAnIndexEntryOutlivesReadersUntilItsRecordIsWritten(t *testing.T) {
 			rec := visitor("a")
 			mustCreate(t, s, rec)
 			c := signIn(rec, "ana")
-			if _, err := s.all(t.Context(), []call{s.underUser("ana", rec.ID, c.SignIn.Absolute, c.Now)}); err != nil {
+			if err := s.underUser(t.Context(), "ana", rec.ID, c.SignIn.Absolute, c.Now); err != nil {
 				t.Fatal(err)
 			}
 			readers(t, s, "ana")
@@ -169,7 +169,7 @@ func TestACrashBetweenRecordAndIndexLeavesAnEntryThatIsSkippedAndPruned(t *testi
 			rec := visitor("a")
 			mustCreate(t, s, rec)
 			c := signIn(rec, "ana")
-			if _, err := s.all(t.Context(), []call{s.underUser("ana", rec.ID, c.SignIn.Absolute, c.Now)}); err != nil {
+			if err := s.underUser(t.Context(), "ana", rec.ID, c.SignIn.Absolute, c.Now); err != nil {
 				t.Fatal(err)
 			}
 			mustList(t, s, session.Query{User: "ana"})
@@ -267,8 +267,7 @@ func TestTheIndexOfAUserStaysSmallAndVanishes(t *testing.T) {
 		old := now.Add(-2 * skew)
 		for i := range 250 {
 			// Written long ago, so not pruned by each other.
-			msg := s.underUser("ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour))
-			if _, err := s.all(t.Context(), []call{msg}); err != nil {
+			if err := s.underUser(t.Context(), "ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -287,7 +286,7 @@ func TestTheIndexOfAUserStaysSmallAndVanishes(t *testing.T) {
 		late.Absolute = now.Add(48 * time.Hour)
 		mustCreate(t, s, late)
 		for i := range 250 {
-			if _, err := s.all(t.Context(), []call{s.underUser("ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour))}); err != nil {
+			if err := s.underUser(t.Context(), "ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 		}

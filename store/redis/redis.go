@@ -9,8 +9,9 @@
 // What survives a crash is what the server is configured to keep: with appendonly
 // and appendfsync everysec a crash of the machine loses the last second. A failover
 // loses what the replica had not received yet; sign-outs, revocations and deletions
-// are acknowledged only once all replicas that are connected have them. A primary
-// without replicas goes on by itself; with min-replicas-to-write it takes no changes.
+// are acknowledged only once all replicas that are connected have them, and a sign-in
+// in a Cluster only once they list it. A primary without replicas goes on by itself;
+// with min-replicas-to-write it takes no changes.
 package redis
 
 import (
@@ -48,10 +49,13 @@ type Config struct {
 	// ([session.ErrUnknown]): the session has ended, and a failover now could bring
 	// it back. Whoever ends it again is told once they have confirmed.
 	//
+	// A sign-in in a Cluster waits as long for those of the node that lists the
+	// user's sessions, before anything happens.
+	//
 	// Defaults to 1 s: the manager tries three times, and that fits into the five
 	// seconds of [session.Config.StoreTimeout] with room for the calls themselves.
 	// Negative waits for none: then a failover may bring back sessions whose end
-	// was acknowledged.
+	// was acknowledged, and in a Cluster hide some from the revocation of a user.
 	ReplicaWait time.Duration
 }
 
@@ -229,7 +233,7 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 		return nil, e.err
 	}
 	if in := c.SignIn; in != nil && in.User != "" {
-		if _, err := s.all(ctx, []call{s.underUser(in.User, base.ID, in.Absolute, c.Now)}); err != nil {
+		if err := s.underUser(ctx, in.User, base.ID, in.Absolute, c.Now); err != nil {
 			return nil, fmt.Errorf("redis: update: index: %w", definite(err))
 		}
 	}

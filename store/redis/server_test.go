@@ -325,6 +325,65 @@ func TestAnEndThatAReplicaDoesNotConfirmIsNotAcknowledged(t *testing.T) {
 	}
 }
 
+// A session is signed in, in a Cluster, only once the replicas list it under its user:
+// the record may be on another node, and live on where a failover loses the list.
+func TestASignInWaitsForTheReplicasOfTheList(t *testing.T) {
+	if !needs(t, servers.RedisCluster) {
+		return
+	}
+	cluster := startServer(t, servers.RedisCluster)
+	s := openConfig(t, cluster.URL, Config{ReplicaWait: 100 * time.Millisecond})
+	key := s.userKey("ana")
+	primary, err := cluster.Primary(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Records on other nodes.
+	var ids []session.ID
+	for i := 0; len(ids) < 2; i++ {
+		id := session.ID(fmt.Sprint(i))
+		if n, err := cluster.Primary(t.Context(), s.recordKey(id)); err != nil {
+			t.Fatal(err)
+		} else if n != primary {
+			ids = append(ids, id)
+		}
+	}
+	stays, signed := visitor(string(ids[0])), of(string(ids[1]), "ana")
+	mustCreate(t, s, stays)
+	create := func() error { return s.Create(t.Context(), signed) }
+	in := func() error { return second(s.Update(t.Context(), stays, signIn(stays, "ana"))) }
+	replica := replicaOf(t, cluster, primary)
+	if err := replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	resume := sync.OnceValue(replica.Resume)
+	defer resume()
+	for name, call := range map[string]func() error{"Create": create, "a sign-in": in} {
+		if err := call(); err == nil || errors.Is(err, session.ErrUnknown) || !strings.Contains(err.Error(), "0 of 1 replicas") {
+			t.Errorf("%s that the replica does not list: %v", name, err)
+		}
+	}
+	if _, err := s.Load(t.Context(), signed.ID); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("the session that was not created: %v", err)
+	}
+	if got := mustLoad(t, s, stays.ID); !same(got, stays) {
+		t.Errorf("the session that was not signed in is %+v", got)
+	}
+	if err := resume(); err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []func() error{create, in} {
+		eventually(t, 10*time.Second, call)
+	}
+	follower := connect(t, replica)
+	for _, id := range ids {
+		res := follower.DoMulti(t.Context(), follower.B().Readonly().Build(), follower.B().Zscore().Key(key).Member(string(id)).Build())
+		if score, err := res[1].ToString(); err != nil || score == "" {
+			t.Errorf("the replica does not list session %s: %q, %v", id, score, err)
+		}
+	}
+}
+
 // writes returns how many changes a node has made.
 func writes(t *testing.T, n *servers.Node) string {
 	t.Helper()
