@@ -147,11 +147,14 @@ const (
 	recordChanged    = 1020 // since the snapshot was made
 	serverShutdown   = 1053
 	duplicateKey     = 1062
+	unknownError     = 1105 // of proxies for anything, of the server for nothing in particular
 	noSuchTable      = 1146
 	duringCommit     = 1180
 	lockWaitTimeout  = 1205 // takes back the statement, not the transaction
 	deadlock         = 1213
 	connectionKilled = 1927
+	clientFirst      = 2000 // of the client's own, which proxies pass on when they lost the server
+	clientLast       = 2999
 	certification    = 3101 // by a replication group, at commit
 
 	readOnlyServer      = 1290
@@ -169,15 +172,12 @@ func number(err error) uint16 {
 
 // outcome sorts the error of a statement that was to commit.
 func outcome(err error) error {
-	switch number(err) {
-	case 0:
-		if errors.Is(err, driver.ErrBadConn) { // nothing was sent
-			return sqlstore.Again(err)
-		}
-		return sqlstore.Unknown(err)
-	case recordChanged, lockWaitTimeout, deadlock, certification:
+	switch n := number(err); {
+	case n == 0 && errors.Is(err, driver.ErrBadConn): // nothing was sent
 		return sqlstore.Again(err)
-	case serverShutdown, duringCommit, connectionKilled:
+	case n == recordChanged, n == lockWaitTimeout, n == deadlock, n == certification:
+		return sqlstore.Again(err)
+	case n == 0, n == serverShutdown, n == unknownError, n == duringCommit, n == connectionKilled, clientFirst <= n && n <= clientLast:
 		return sqlstore.Unknown(err)
 	}
 	return err

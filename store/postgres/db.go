@@ -175,10 +175,13 @@ func mayRepeat(pe *pgconn.PgError) bool {
 }
 
 // leavesOpen says that the answer came from a server, or a proxy before it, that
-// was about to lose the connection: the commit may have gone before.
+// was about to lose the connection, or had trouble of its own: the commit may have
+// gone before.
 func leavesOpen(pe *pgconn.PgError) bool {
 	return strings.HasPrefix(pe.Code, "08") || // connection_exception
 		strings.HasPrefix(pe.Code, "57P") || // admin_shutdown and its kin
+		strings.HasPrefix(pe.Code, "58") || // system_error
+		strings.HasPrefix(pe.Code, "XX") || // internal_error
 		pe.Code == "40003" // statement_completion_unknown
 }
 
