@@ -26,8 +26,8 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 		return nil, session.ErrNotFound
 	}
 	before, err := record(id, msg)
-	if err != nil {
-		return nil, fmt.Errorf("redis: end: %w", err)
+	if err != nil { // it has ended
+		return nil, fmt.Errorf("redis: end: %w", &unknownError{err})
 	}
 	out, err := c.Apply(before)
 	switch {

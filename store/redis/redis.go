@@ -198,8 +198,12 @@ func (s *Store) Create(ctx context.Context, rec *session.Record) error {
 	if err != nil {
 		return fmt.Errorf("redis: create: %w", err)
 	}
-	if created, err := msg.AsInt64(); err != nil || created == 0 {
-		return cmpOr(err, session.ErrExists)
+	created, err := msg.AsInt64()
+	switch {
+	case err != nil:
+		return fmt.Errorf("redis: create: %w", &unknownError{err})
+	case created == 0:
+		return session.ErrExists
 	}
 	return nil
 }
@@ -260,18 +264,22 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 func updated(id session.ID, c *session.Change, msg rueidis.RedisMessage) (*session.Record, error) {
 	fields, err := msg.AsStrSlice()
 	if err != nil || len(fields) == 0 {
-		return nil, fmt.Errorf("redis: update: %w", cmpOr(err, errBroken))
+		return nil, fmt.Errorf("redis: update: %w", &unknownError{cmpOr(err, errBroken)})
 	}
 	last := len(fields) - 1
+	changed := fields[last] == "1"
 	before, err := decode(id, fields[:last])
-	if err != nil {
-		return nil, fmt.Errorf("redis: update: %w", err)
+	var out *session.Record
+	if err == nil {
+		if out, err = c.Apply(before); changed == (err == nil) {
+			return out, err
+		}
+		err = fmt.Errorf("session %s: the script and Change.Apply disagree (%t, %w)", id, changed, err)
 	}
-	out, err := c.Apply(before)
-	if changed := fields[last] == "1"; changed != (err == nil) {
-		return nil, fmt.Errorf("redis: update: session %s: the script and Change.Apply disagree (%t, %w)", id, changed, err)
+	if changed {
+		err = &unknownError{err}
 	}
-	return out, err
+	return nil, fmt.Errorf("redis: update: %w", err)
 }
 
 // Delete implements [session.Store].

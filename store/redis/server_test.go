@@ -145,6 +145,36 @@ func TestARecordInAnotherFormatIsAnError(t *testing.T) {
 	})
 }
 
+// A change that was made to a record that then turns out to be broken is not taken for
+// one that was not made.
+func TestAChangeOfABrokenRecordIsOfUnknownOutcome(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openNew(t, url)
+		bare := func(rec *session.Record) *session.Record { return &session.Record{Info: session.Info{ID: rec.ID}} }
+		for name, test := range map[string]struct {
+			change  func(rec *session.Record) *session.Change
+			version string // that is stored then
+			unknown bool
+		}{
+			"an addition":         {func(*session.Record) *session.Change { return add(1) }, "1", true},
+			"an end":              {func(rec *session.Record) *session.Change { return &session.Change{Now: rec.Seen, End: true} }, "1", true},
+			"one that is refused": {func(*session.Record) *session.Change { return &session.Change{Now: time.Now(), Auth: 7} }, "0", false},
+		} {
+			rec := visitor(strings.ReplaceAll(name, " ", "-"))
+			mustCreate(t, s, rec)
+			key := s.recordKey(rec.ID)
+			if err := s.client().Do(t.Context(), s.client().B().Hset().Key(key).FieldValue().FieldValue(addrField, "nowhere").Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Update(t.Context(), bare(rec), test.change(rec))
+			facts, _ := s.client().Do(t.Context(), s.client().B().Hget().Key(key).Field(factsField).Build()).ToString()
+			if err == nil || errors.Is(err, session.ErrUnknown) != test.unknown || strings.Split(facts, " ")[1] != test.version {
+				t.Errorf("%s: %v, and the facts are %q", name, err, facts)
+			}
+		}
+	})
+}
+
 // replicaOf returns the node of the cluster that follows primary.
 func replicaOf(t *testing.T, cluster *servers.Server, primary *servers.Node) *servers.Node {
 	t.Helper()
