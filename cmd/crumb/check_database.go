@@ -198,11 +198,8 @@ func nodeFindings(n redis.Node, cluster bool) (list []finding) {
 	}
 
 	switch policy := n.EvictionPolicy; {
-	case strings.HasPrefix(policy, "allkeys-"):
+	case policy != "" && policy != "noeviction":
 		add("memory", failing, "maxmemory-policy is "+policy+": when its memory is full it drops sessions of its own choice, and the server will not start",
-			"CONFIG SET maxmemory-policy noeviction, and CONFIG REWRITE")
-	case strings.HasPrefix(policy, "volatile-"):
-		add("memory", warning, "maxmemory-policy is "+policy+": when its memory is full it drops sessions before they expire",
 			"CONFIG SET maxmemory-policy noeviction, and CONFIG REWRITE")
 	case n.MaxMemory > 0 && n.UsedMemory > n.MaxMemory/10*9:
 		add("memory", warning, "over nine tenths of its maxmemory, "+size(n.MaxMemory)+", are used; when it is full sessions cannot be written",

@@ -138,7 +138,7 @@ func TestCheckNamesEachFaultOfARedis(t *testing.T) {
 		{"sessions dropped at will", "maxmemory-policy", "allkeys-lru", "noeviction",
 			finding{"memory", failing, "maxmemory-policy is allkeys-lru", "CONFIG SET maxmemory-policy noeviction"}},
 		{"sessions dropped early", "maxmemory-policy", "volatile-ttl", "noeviction",
-			finding{"memory", warning, "maxmemory-policy is volatile-ttl", "CONFIG SET maxmemory-policy noeviction"}},
+			finding{"memory", failing, "maxmemory-policy is volatile-ttl", "CONFIG SET maxmemory-policy noeviction"}},
 		{"a memory that is full", "maxmemory", "1000000", "0",
 			finding{"memory", warning, "nine tenths of its maxmemory, 1.0 MB, are used", "raise maxmemory"}},
 		{"a log the kernel writes when it likes", "appendfsync", "no", "everysec",

@@ -13,11 +13,11 @@ import (
 // lose what comes through. Its methods may be called at any time, by several
 // goroutines at once.
 type Proxy struct {
-	target string
-	l      net.Listener
-	done   sync.WaitGroup
+	l    net.Listener
+	done sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
+	target  string
 	conns   map[*line]bool
 	closed  bool
 	refuses bool
@@ -65,6 +65,13 @@ func ProxyFor(raw string) (p *Proxy, through string, err error) {
 
 // Addr is where the proxy listens.
 func (p *Proxy) Addr() string { return p.l.Addr().String() }
+
+// Lead passes new connections on to another target. Those that are open stay.
+func (p *Proxy) Lead(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
 
 // Hold keeps back every byte, either way, until Release: the server is slow, or
 // the network lost. Connections are still taken.
@@ -167,10 +174,11 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
-	if p.refusing() {
+	target, ok := p.leads()
+	if !ok {
 		return
 	}
-	server, err := net.Dial("tcp", p.target)
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
@@ -186,10 +194,11 @@ func (p *Proxy) serve(client net.Conn) {
 	wg.Wait()
 }
 
-func (p *Proxy) refusing() bool {
+// leads returns where connections go, if they are taken.
+func (p *Proxy) leads() (target string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.refuses
+	return p.target, !p.refuses
 }
 
 func (p *Proxy) add(l *line) bool {

@@ -86,7 +86,7 @@ func (db *DB) migrateMySQL(ctx context.Context, s Schema) error {
 		return err
 	}
 	defer conn.Close()
-	r := runner{conn, MySQL}
+	r := runner{conn: conn, dialect: MySQL}
 	// The name counts for the whole server, the database belongs into it.
 	const name = "left(concat('crumb:', database(), ':', ?), 64)"
 	var got sql.NullInt64
@@ -97,7 +97,11 @@ func (db *DB) migrateMySQL(ctx context.Context, s Schema) error {
 		return errors.New("another process has been changing the tables for 50 seconds; try again when it is done")
 	}
 	err = migrate(ctx, r, MySQL, s)
-	return errors.Join(err, r.Row(context.WithoutCancel(ctx), "SELECT release_lock("+name+")", []any{s.Table}, &got))
+	released := r.Row(ctx, "SELECT release_lock("+name+")", []any{s.Table}, &got)
+	if released != nil {
+		drop(conn) // and the lock with it
+	}
+	return errors.Join(err, released)
 }
 
 func migrate(ctx context.Context, r Runner, d Dialect, s Schema) error {

@@ -125,7 +125,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 			return err
 		}
 		defer done()
-		n, err = runner{db.writes, db.Dialect}.Exec(ctx, query, args...)
+		n, err = runner{conn: db.writes, dialect: db.Dialect}.Exec(ctx, query, args...)
 		return err
 	})
 	return n, err
@@ -139,7 +139,7 @@ func (db *DB) Row(ctx context.Context, query string, args []any, dest ...any) er
 			return err
 		}
 		defer done()
-		return runner{db.sql, db.Dialect}.Row(ctx, query, args, dest...)
+		return runner{conn: db.sql, dialect: db.Dialect}.Row(ctx, query, args, dest...)
 	})
 }
 
@@ -153,7 +153,7 @@ func (db *DB) Rows(ctx context.Context, query string, args []any, row func(scan 
 		}
 		defer done()
 		begun := false
-		err = runner{db.sql, db.Dialect}.Rows(ctx, query, args, func(scan Scan) error {
+		err = runner{conn: db.sql, dialect: db.Dialect}.Rows(ctx, query, args, func(scan Scan) error {
 			begun = true
 			return row(scan)
 		})
@@ -168,16 +168,30 @@ func (db *DB) Rows(ctx context.Context, query string, args []any, row func(scan 
 	return err
 }
 
-// A runner is a database, a connection or a transaction of database/sql.
+// A conn is a database, a connection or a transaction of database/sql.
+type conn interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// A runner runs statements on a conn, each until a time at most if there is one.
 type runner struct {
-	conn interface {
-		ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	}
+	conn    conn
 	dialect Dialect
+	until   time.Time
+}
+
+// within returns ctx, but no longer than until.
+func (r runner) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.until.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, r.until)
 }
 
 func (r runner) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	ctx, cancel := r.within(ctx)
+	defer cancel()
 	res, err := r.conn.ExecContext(ctx, r.dialect.bind(query), args...)
 	if err != nil {
 		return 0, err
@@ -198,6 +212,8 @@ func (r runner) Row(ctx context.Context, query string, args []any, dest ...any) 
 }
 
 func (r runner) Rows(ctx context.Context, query string, args []any, row func(scan Scan) error) error {
+	ctx, cancel := r.within(ctx)
+	defer cancel()
 	rows, err := r.conn.QueryContext(ctx, r.dialect.bind(query), args...)
 	if err != nil {
 		return err

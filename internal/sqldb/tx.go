@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
+	"strings"
 )
 
 // A Tx is a transaction: at READ COMMITTED on servers, and the only one that
@@ -24,66 +26,108 @@ func (tx *Tx) ForUpdate() string {
 }
 
 // Tx runs fn in a transaction and commits if it returns no error. A deadlock, a
-// serialisation failure or a busy file has fn run again, in a new transaction. fn
-// must not use the DB: a database in memory has one connection.
+// serialisation failure or a busy file has fn run again, in a new transaction. The
+// deadline of the whole is that of each statement too. fn must not use the DB: a
+// database in memory has one connection.
 func (db *DB) Tx(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.again(ctx, func(ctx context.Context) error {
-		if db.Dialect == SQLite {
-			return db.txSQLite(ctx, fn)
+		if db.Dialect != Postgres {
+			return db.txOnConn(ctx, fn)
 		}
 		tx, err := db.sql.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback() // which does nothing after a commit
-		if err := fn(&Tx{runner{tx, db.Dialect}}); err != nil {
+		if err := fn(db.tx(ctx, tx)); err != nil {
 			return err
 		}
 		return tx.Commit()
 	})
 }
 
-// txSQLite takes the lock to write before anything is read. database/sql knows
-// deferred transactions only, in which what was read may be out of date when the
-// first write comes.
-func (db *DB) txSQLite(ctx context.Context, fn func(tx *Tx) error) error {
-	done, err := db.wait(ctx, true)
+// tx is a transaction over conn, of which each statement ends when ctx does by its
+// deadline.
+func (db *DB) tx(ctx context.Context, conn conn) *Tx {
+	until, _ := ctx.Deadline()
+	return &Tx{runner{conn, db.Dialect, until}}
+}
+
+// txOnConn runs the transaction statement by statement. On SQLite it takes the lock
+// to write before anything is read: database/sql knows deferred transactions only,
+// in which what was read may be out of date when the first write comes. On MySQL a
+// commit ends with ctx: that of the driver takes none, and would wait for a server
+// that does not answer.
+func (db *DB) txOnConn(ctx context.Context, fn func(tx *Tx) error) error {
+	done, err := db.wait(ctx, db.Dialect == SQLite)
 	if err != nil {
 		return err
 	}
 	defer done()
-	conn, err := db.writes.Conn(ctx)
+	ending := ctx
+	if db.Dialect == SQLite {
+		ending = context.WithoutCancel(ctx) // a commit that is interrupted may have happened or not
+	}
+	conn, err := db.begin(ctx, ending)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		if ctx.Err() != nil { // it may have begun all the same; if not, this does nothing
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-		}
-		return err
-	}
 	committed := false
 	defer func() {
 		if !committed {
-			rollBack(ctx, conn)
+			rollBack(ending, conn)
 		}
 	}()
-	if err := fn(&Tx{runner{conn, db.Dialect}}); err != nil {
+	if err := fn(db.tx(ctx, conn)); err != nil {
 		return err
 	}
-	// A commit that is interrupted may have happened or not.
-	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "COMMIT"); err != nil {
+	if _, err := conn.ExecContext(ending, "COMMIT"); err != nil {
 		return err
 	}
 	committed = true
 	return nil
 }
 
-// rollBack ends the transaction on a connection. SQLite may have ended it by
-// itself; a connection of which that is not certain is closed.
-func rollBack(ctx context.Context, conn *sql.Conn) {
-	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+// begin begins a transaction on a connection that the caller closes. One that broke
+// while nobody used it is known by the first statement, and another takes its place.
+func (db *DB) begin(ctx, ending context.Context) (*sql.Conn, error) {
+	statements := []string{"BEGIN IMMEDIATE"}
+	if db.Dialect == MySQL {
+		statements = []string{"SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"}
+	}
+	for {
+		conn, err := db.writes.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range statements {
+			if _, err = conn.ExecContext(ctx, st); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			return conn, nil
+		}
+		broken := errors.Is(err, driver.ErrBadConn)
+		if !broken {
+			rollBack(ending, conn) // it may have begun all the same
+		}
+		_ = conn.Close()
+		if !broken {
+			return nil, err
+		}
 	}
 }
+
+// rollBack ends the transaction on a connection, if there is one. A connection of
+// which that is not certain is closed.
+func rollBack(ctx context.Context, conn *sql.Conn) {
+	_, err := conn.ExecContext(ctx, "ROLLBACK")
+	if err != nil && !strings.Contains(err.Error(), "no transaction is active") { // SQLite says so, and may have ended it by itself
+		drop(conn)
+	}
+}
+
+// drop closes a connection, which would else go back to the pool.
+func drop(conn *sql.Conn) { _ = conn.Raw(func(any) error { return driver.ErrBadConn }) }

@@ -67,11 +67,14 @@ const (
 func newStatements(d *Dialect, prefix string) *statements {
 	s := &statements{dialect: d, prefix: prefix}
 	const (
-		// That the version is that of the record says that the rest is, too; secret
-		// and absolute tell a record from an erased one with the same ID. None of them
-		// has an index: MySQL would lock the row by way of that, against those who go
-		// by the ID, and they would deadlock.
-		unchanged = " WHERE id = ? AND version = ? AND secret = ? AND absolute = ? AND format = 1"
+		// That the version is that of the record says that the rest is, too, but for
+		// an erased record with the same ID, and for a state of the same version that
+		// a failover lost: sign-ins and renewals set another secret, ends another
+		// absolute limit, all other changes another time of being seen, unless the
+		// clock that they went by is behind by more than the failover took. None of
+		// these has an index: MySQL would lock the row by way of that, against those
+		// who go by the ID, and they would deadlock.
+		unchanged = " WHERE id = ? AND version = ? AND secret = ? AND absolute = ? AND seen = ? AND format = 1"
 
 		list = "SELECT " + infoColumns + " FROM {sessions} WHERE idle <> 0 AND expires > ?" +
 			" AND created <= ? AND (created < ? OR id > ?)"

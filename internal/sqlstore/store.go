@@ -109,7 +109,7 @@ func (s *Store) change(rec, next *session.Record) (st Statement) {
 	default:
 		st = Statement{s.sql.updateValues, []any{next.Seen.UnixMicro(), next.Expires.UnixMicro(), next.Version, valuesArg(next)}}
 	}
-	st.Args = append(st.Args, string(rec.ID), rec.Version, rec.Secret[:], rec.Absolute.UnixMicro())
+	st.Args = append(st.Args, string(rec.ID), rec.Version, rec.Secret[:], rec.Absolute.UnixMicro(), rec.Seen.UnixMicro())
 	return st
 }
 

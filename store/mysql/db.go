@@ -16,8 +16,9 @@ import (
 type db struct {
 	pool *sql.DB
 
-	// The sessions of the pool are READ COMMITTED already.
-	readCommitted bool
+	// That which made the pool, whose sessions are READ COMMITTED already; nil if the
+	// app made it.
+	made *connector
 }
 
 func (d db) Exec(ctx context.Context, st sqlstore.Statement) (int64, error) {
@@ -32,7 +33,7 @@ func (d db) Exec(ctx context.Context, st sqlstore.Statement) (int64, error) {
 		return 0, nil
 	}
 	if err != nil {
-		leave(c, err)
+		d.leave(c, err)
 		return 0, outcome(err)
 	}
 	return res.RowsAffected()
@@ -72,7 +73,7 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 	defer func() {
 		if err != nil {
 			rollBack(ctx, c)
-			leave(c, err)
+			d.leave(c, err)
 		}
 	}()
 	if err := d.begin(ctx, c); err != nil {
@@ -93,7 +94,7 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 }
 
 func (d db) begin(ctx context.Context, c *sql.Conn) error {
-	if !d.readCommitted {
+	if d.made == nil {
 		if _, err := c.ExecContext(ctx, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"); err != nil {
 			return err
 		}
@@ -124,12 +125,16 @@ func rollBack(ctx context.Context, c *sql.Conn) {
 	}
 }
 
-// leave closes the connection to a server that takes no writes any more: after a
-// failover the same name may lead to another one.
-func leave(c *sql.Conn, err error) {
+// leave closes the connection to a server that takes no writes any more, and all
+// others of a pool that we made, each when nobody uses it: after a failover the same
+// name may lead to another server, and what is read from the old one is old.
+func (d db) leave(c *sql.Conn, err error) {
 	switch number(err) {
 	case readOnlyServer, readOnlyTransaction, readOnlyMode:
 		drop(c)
+		if d.made != nil {
+			d.made.left.Add(1)
+		}
 	}
 }
 
@@ -142,11 +147,14 @@ const (
 	recordChanged    = 1020 // since the snapshot was made
 	serverShutdown   = 1053
 	duplicateKey     = 1062
+	unknownError     = 1105 // of proxies for anything, of the server for nothing in particular
 	noSuchTable      = 1146
 	duringCommit     = 1180
 	lockWaitTimeout  = 1205 // takes back the statement, not the transaction
 	deadlock         = 1213
 	connectionKilled = 1927
+	clientFirst      = 2000 // of the client's own, which proxies pass on when they lost the server
+	clientLast       = 2999
 	certification    = 3101 // by a replication group, at commit
 
 	readOnlyServer      = 1290
@@ -164,15 +172,12 @@ func number(err error) uint16 {
 
 // outcome sorts the error of a statement that was to commit.
 func outcome(err error) error {
-	switch number(err) {
-	case 0:
-		if errors.Is(err, driver.ErrBadConn) { // nothing was sent
-			return sqlstore.Again(err)
-		}
-		return sqlstore.Unknown(err)
-	case recordChanged, lockWaitTimeout, deadlock, certification:
+	switch n := number(err); {
+	case n == 0 && errors.Is(err, driver.ErrBadConn): // nothing was sent
 		return sqlstore.Again(err)
-	case serverShutdown, duringCommit, connectionKilled:
+	case n == recordChanged, n == lockWaitTimeout, n == deadlock, n == certification:
+		return sqlstore.Again(err)
+	case n == 0, n == serverShutdown, n == unknownError, n == duringCommit, n == connectionKilled, clientFirst <= n && n <= clientLast:
 		return sqlstore.Unknown(err)
 	}
 	return err

@@ -52,17 +52,16 @@ type Inspection struct {
 func Inspect(ctx context.Context, url string, cfg Config, now time.Time) (*Inspection, error) {
 	in := new(Inspection)
 	began := time.Now()
-	err := withPool(url, &cfg, func(pool *sql.DB) (err error) {
-		if err := in.readServer(ctx, pool, now, began); err != nil {
+	err := withPool(url, &cfg, func(d db) (err error) {
+		if err := in.readServer(ctx, d.pool, now, began); err != nil {
 			return err
 		}
 		in.Local = isLocal(url)
 		in.judge()
-		in.SchemaVersion, err = schemaVersion(ctx, pool, cfg.TablePrefix)
+		in.SchemaVersion, err = schemaVersion(ctx, d.pool, cfg.TablePrefix)
 		if err != nil || in.SchemaVersion != SchemaVersion {
 			return err
 		}
-		d := db{pool: pool, readCommitted: true}
 		survey, err := sqlstore.New(d, dialect, cfg.TablePrefix, cfg.Logger).Survey(ctx, now)
 		in.Sessions, in.Overdue, in.Future, in.Ahead = survey.Sessions, survey.Overdue, survey.Future, survey.Ahead
 		return err

@@ -30,8 +30,8 @@ func Schema(prefix string) string {
 // Status returns the version of the schema in the database at url, 0 if it holds
 // none. It changes nothing.
 func Status(ctx context.Context, url string, cfg Config) (version int, err error) {
-	err = withPool(url, &cfg, func(pool *sql.DB) error {
-		version, err = schemaVersion(ctx, pool, cfg.TablePrefix)
+	err = withPool(url, &cfg, func(d db) error {
+		version, err = schemaVersion(ctx, d.pool, cfg.TablePrefix)
 		return err
 	})
 	return version, err
@@ -42,8 +42,8 @@ func Status(ctx context.Context, url string, cfg Config) (version int, err error
 // program are an error. The user of url needs the right to create tables; that of
 // [Open] needs none but to select, insert, update and delete.
 func ApplySchema(ctx context.Context, url string, cfg Config) error {
-	return withPool(url, &cfg, func(pool *sql.DB) error {
-		c, err := pool.Conn(ctx)
+	return withPool(url, &cfg, func(d db) error {
+		c, err := d.pool.Conn(ctx)
 		if err != nil {
 			return err
 		}
@@ -96,16 +96,16 @@ func schemaVersion(ctx context.Context, q querier, prefix string) (version int, 
 }
 
 // withPool connects for one errand.
-func withPool(url string, cfg *Config, fn func(*sql.DB) error) error {
+func withPool(url string, cfg *Config, fn func(db) error) error {
 	if err := cfg.check(); err != nil {
 		return err
 	}
-	pool, err := connect(url, cfg.Logger)
+	d, err := connect(url, cfg.Logger)
 	if err != nil {
 		return err
 	}
-	err = fn(pool)
-	if err := errors.Join(err, pool.Close()); err != nil {
+	err = fn(d)
+	if err := errors.Join(err, d.pool.Close()); err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -92,13 +93,13 @@ func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	pool, err := connect(url, cfg.Logger)
+	d, err := connect(url, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
-	s, err := newStore(ctx, db{pool: pool, readCommitted: true}, cfg)
+	s, err := newStore(ctx, d, cfg)
 	if err != nil {
-		return nil, errors.Join(err, pool.Close())
+		return nil, errors.Join(err, d.pool.Close())
 	}
 	s.owned = true
 	return s, nil
@@ -145,39 +146,74 @@ func (s *Store) Close() error {
 }
 
 // connect makes a pool for the server at url. It does not connect yet.
-func connect(url string, logger *slog.Logger) (*sql.DB, error) {
+func connect(url string, logger *slog.Logger) (db, error) {
 	cfg, maxConns, err := mysqlurl.Parse(url)
 	if err != nil {
-		return nil, fmt.Errorf("mysql: %w", err)
+		return db{}, fmt.Errorf("mysql: %w", err)
 	}
 	cfg.Logger = driverLog{logger}
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("mysql: %w", err)
+		return db{}, fmt.Errorf("mysql: %w", err)
 	}
-	pool := sql.OpenDB(connector{c})
+	made := &connector{Connector: c}
+	pool := sql.OpenDB(made)
 	pool.SetMaxOpenConns(maxConns)
 	pool.SetMaxIdleConns(maxConns)
 	pool.SetConnMaxLifetime(time.Hour)
 	pool.SetConnMaxIdleTime(10 * time.Minute)
-	return pool, nil
+	return db{pool, made}, nil
 }
 
 // A connector makes connections whose transactions are READ COMMITTED: none of
 // them reads twice, and the default of the engine locks gaps between rows. The
 // statement, not a variable, since the variable has two names.
-type connector struct{ driver.Connector }
+type connector struct {
+	driver.Connector
+	left atomic.Int64 // how often all connections there were had to go
+}
 
-func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	left := c.left.Load()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.(driver.ExecerContext).ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+	made := connection{conn.(driverConn), c, left}
+	if _, err := made.ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil); err != nil {
+		return nil, errors.Join(err, made.Close())
 	}
-	return conn, nil
+	return made, nil
+}
+
+// A connection goes when the pool has it back after its connector was left, or when
+// the pool would hand it out.
+type connection struct {
+	driverConn
+	by   *connector
+	left int64
+}
+
+func (c connection) IsValid() bool { return c.left == c.by.left.Load() && c.driverConn.IsValid() }
+
+func (c connection) ResetSession(ctx context.Context) error {
+	if c.left != c.by.left.Load() {
+		return driver.ErrBadConn
+	}
+	return c.driverConn.ResetSession(ctx)
+}
+
+// A driverConn is all that database/sql asks of the driver's connections.
+type driverConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.QueryerContext
+	driver.SessionResetter
+	driver.Validator
 }
 
 // driverLog passes on what the driver says besides the errors it returns.

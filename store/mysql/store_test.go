@@ -60,11 +60,11 @@ func engine(t testing.TB) *sqltest.Engine {
 		LockedRequests: 4,
 		Dialect:        dialect,
 		DB: func(ctx context.Context, url string) (sqlstore.DB, func(), error) {
-			pool, err := connect(url, slog.New(slog.DiscardHandler))
+			d, err := connect(url, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return nil, nil, err
 			}
-			return db{pool: pool, readCommitted: true}, func() { pool.Close() }, nil
+			return d, func() { d.pool.Close() }, nil
 		},
 		Bytes:      func(text string) string { return text },
 		Explain:    "EXPLAIN FORMAT=JSON",

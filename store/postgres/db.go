@@ -23,7 +23,7 @@ func (d db) Exec(ctx context.Context, st sqlstore.Statement) (int64, error) {
 	defer c.Release()
 	tag, err := c.Exec(ctx, st.SQL, st.Args...)
 	if err != nil {
-		leave(ctx, c, err)
+		d.leave(err)
 		return 0, outcome(err)
 	}
 	return tag.RowsAffected(), nil
@@ -72,7 +72,7 @@ func (d db) Locked(ctx context.Context, lock sqlstore.Statement, change func(sql
 		return nil
 	})
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
-		leave(ctx, c, err)
+		d.leave(err)
 		rollBack(ctx, c)
 		return 0, without(err)
 	}
@@ -115,7 +115,7 @@ func (d db) ExecAll(ctx context.Context, sts []sqlstore.Statement) ([]int64, err
 	}
 	b.Queue("COMMIT")
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
-		leave(ctx, c, err)
+		d.leave(err)
 		rollBack(ctx, c)
 		return nil, outcome(err)
 	}
@@ -130,12 +130,13 @@ func rollBack(ctx context.Context, c *pgxpool.Conn) {
 	}
 }
 
-// leave closes the connection to a server that takes no writes any more: after a
-// failover the same name may lead to another one.
-func leave(ctx context.Context, c *pgxpool.Conn, err error) {
+// leave closes all connections, each when nobody uses it, to a server that takes no
+// writes any more: after a failover the same name may lead to another one, and what
+// is read from the old one is old.
+func (d db) leave(err error) {
 	const readOnly = "25006"
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pe.Code == readOnly {
-		_ = c.Conn().Close(ctx)
+		d.pool.Reset()
 	}
 }
 
@@ -174,10 +175,13 @@ func mayRepeat(pe *pgconn.PgError) bool {
 }
 
 // leavesOpen says that the answer came from a server, or a proxy before it, that
-// was about to lose the connection: the commit may have gone before.
+// was about to lose the connection, or had trouble of its own: the commit may have
+// gone before.
 func leavesOpen(pe *pgconn.PgError) bool {
 	return strings.HasPrefix(pe.Code, "08") || // connection_exception
 		strings.HasPrefix(pe.Code, "57P") || // admin_shutdown and its kin
+		strings.HasPrefix(pe.Code, "58") || // system_error
+		strings.HasPrefix(pe.Code, "XX") || // internal_error
 		pe.Code == "40003" // statement_completion_unknown
 }
 

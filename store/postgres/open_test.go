@@ -57,14 +57,14 @@ func TestTheURLSetsThePool(t *testing.T) {
 	}
 }
 
-func TestAConnectionToAServerThatBecameReadOnlyIsLeft(t *testing.T) {
+func TestConnectionsToAServerThatBecameReadOnlyAreLeft(t *testing.T) {
 	e := engine(t)
 	prefix := e.Prefix(t)
 	cfg := Config{TablePrefix: prefix}
 	if err := ApplySchema(t.Context(), e.URL, cfg); err != nil {
 		t.Fatal(err)
 	}
-	st, err := Open(t.Context(), e.URL+"&pool_max_conns=1", cfg)
+	st, err := Open(t.Context(), e.URL+"&pool_max_conns=4", cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,15 +75,39 @@ func TestAConnectionToAServerThatBecameReadOnlyIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, base := range []*session.Record{rec, {Info: session.Info{ID: rec.ID}}} {
-		if _, err := st.pool.Exec(t.Context(), "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"); err != nil {
-			t.Fatal(err)
-		}
+		release := eachConnection(t, st, "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+		release(3) // the fourth is in use
 		if _, err := st.Update(t.Context(), base, &session.Change{Now: at}); err == nil || !strings.Contains(err.Error(), "25006") || errors.Is(err, session.ErrUnknown) {
 			t.Errorf("on a connection that is read-only: %v", err)
 		}
+		release(1)
+		eachConnection(t, st, "DELETE FROM "+prefix+"sessions WHERE id = 'none'")(4)
 		if _, err := st.Update(t.Context(), base, &session.Change{Now: at}); err != nil {
-			t.Errorf("on the next connection: %v", err)
+			t.Errorf("on a new connection: %v", err)
 		}
+	}
+}
+
+// eachConnection runs a statement on four connections and returns what gives back as
+// many of them.
+func eachConnection(t *testing.T, st *Store, statement string) (release func(n int)) {
+	t.Helper()
+	var conns []*pgxpool.Conn
+	for range 4 {
+		c, err := st.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Exec(t.Context(), statement); err != nil {
+			t.Errorf("%s: %v", statement, err)
+		}
+		conns = append(conns, c)
+	}
+	return func(n int) {
+		for _, c := range conns[:n] {
+			c.Release()
+		}
+		conns = conns[n:]
 	}
 }
 

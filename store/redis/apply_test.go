@@ -34,7 +34,7 @@ func TestTheScriptsDoWhatApplyDoes(t *testing.T) {
 	}
 	eachServer(t, func(t *testing.T, url string) {
 		s, each := openNew(t, url), 400
-		if s.client.Mode() == rueidis.ClientModeCluster { // the scripts are the same
+		if s.client().Mode() == rueidis.ClientModeCluster { // the scripts are the same
 			each = 50
 		}
 		now := time.Now().UTC().Truncate(time.Microsecond)

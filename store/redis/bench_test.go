@@ -23,7 +23,7 @@ func BenchmarkStore(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	defer deleteKeys(b, s.client, s.cfg.KeyPrefix)
+	defer deleteKeys(b, s.client(), s.cfg.KeyPrefix)
 	const sessions = 64
 	var recs [sessions]*session.Record
 	for i := range recs {

@@ -21,16 +21,16 @@ type command func(b rueidis.Builder) rueidis.Completed
 // again: nothing came of it.
 func (s *Store) do(ctx context.Context, cmd command) (rueidis.RedisMessage, error) {
 	return s.again(ctx, func() (rueidis.RedisMessage, error) {
-		return s.reply(s.send(ctx, cmd(s.client.B())))
+		return s.reply(s.send(ctx, cmd(s.client().B())))
 	})
 }
 
 // run runs a script on key.
 func (s *Store) run(ctx context.Context, sc *script, key string, args ...string) (rueidis.RedisMessage, error) {
 	return s.again(ctx, func() (rueidis.RedisMessage, error) {
-		msg, err := s.reply(s.send(ctx, sc.byHash(s.client.B(), key, args)))
+		msg, err := s.reply(s.send(ctx, sc.byHash(s.client().B(), key, args)))
 		if isMissingScript(err) {
-			msg, err = s.reply(s.send(ctx, sc.byText(s.client.B(), key, args)))
+			msg, err = s.reply(s.send(ctx, sc.byText(s.client().B(), key, args)))
 		}
 		return msg, err
 	})
@@ -67,7 +67,7 @@ func (s *Store) all(ctx context.Context, calls []call) ([]rueidis.RedisMessage, 
 		}
 		cmds := make([]rueidis.Completed, len(batch))
 		for i, c := range batch {
-			cmds[i] = c.cmd(s.client.B())
+			cmds[i] = c.cmd(s.client().B())
 		}
 		var first error
 		for i, res := range s.sendAll(ctx, cmds) {
@@ -96,6 +96,7 @@ func (s *Store) reply(res rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	if err == nil || rueidis.IsRedisNil(err) {
 		return msg, nil
 	}
+	s.renewAfter(err)
 	return msg, sorted(err)
 }
 
@@ -185,14 +186,14 @@ const (
 // send sends one command.
 func (s *Store) send(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
 	return patiently(s, ctx, func() rueidis.RedisResult {
-		return s.client.Do(ctx, cmd)
+		return s.client().Do(ctx, cmd)
 	}, rueidis.NewErrorResult)
 }
 
 // sendAll sends many commands together.
 func (s *Store) sendAll(ctx context.Context, cmds []rueidis.Completed) []rueidis.RedisResult {
 	return patiently(s, ctx, func() []rueidis.RedisResult {
-		return s.client.DoMulti(ctx, cmds...)
+		return s.client().DoMulti(ctx, cmds...)
 	}, func(err error) []rueidis.RedisResult {
 		return slices.Repeat([]rueidis.RedisResult{rueidis.NewErrorResult(err)}, len(cmds))
 	})

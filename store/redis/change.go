@@ -14,11 +14,15 @@ const maxFields = 4000
 // record if it is base, or nothing of that where out is nil, and what to do if not.
 func (e *encoder) update(base, out *session.Record, c *session.Change) []string {
 	var set, gone []string
-	state, drop := "", int64(0)
+	known, drop := "", int64(0)
 	if out != nil {
 		set, gone = e.differences(base, out)
 		if len(set) <= maxFields && len(gone) <= maxFields {
-			state = e.state(base)
+			// Not the version alone: when a failover loses a change, the next one makes
+			// another state of the same version. Ends, sign-ins and renewals leave
+			// other facts each, and so do other changes, by their time of being seen,
+			// unless their clock is behind by more than the failover took.
+			known = e.facts(base)
 		} else {
 			set, gone = nil, nil
 		}
@@ -27,7 +31,7 @@ func (e *encoder) update(base, out *session.Record, c *session.Change) []string 
 		}
 	}
 	args := make([]string, 0, 6+len(set)+len(gone)+5*(len(c.Ops)+6))
-	args = append(args, state, strconv.FormatInt(drop, 10), strconv.Itoa(len(set)), strconv.Itoa(len(gone)),
+	args = append(args, known, strconv.FormatInt(drop, 10), strconv.Itoa(len(set)), strconv.Itoa(len(gone)),
 		e.text(c.Now), strconv.FormatInt(c.Auth, 10))
 	args = append(append(args, set...), gone...)
 	return e.steps(args, c)

@@ -26,8 +26,8 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 		return nil, session.ErrNotFound
 	}
 	before, err := record(id, msg)
-	if err != nil {
-		return nil, fmt.Errorf("redis: end: %w", err)
+	if err != nil { // it has ended
+		return nil, fmt.Errorf("redis: end: %w", &unknownError{err})
 	}
 	out, err := c.Apply(before)
 	switch {
@@ -39,8 +39,8 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 	return out, err
 }
 
-// endsAtOnce is how many connections the ends of sessions may take. As many come at
-// a time when a user's sessions are revoked.
+// endsAtOnce is how many connections may wait for replicas, of ends of sessions above
+// all. As many come at a time when a user's sessions are revoked.
 const endsAtOnce = 64
 
 // runSurely runs a script and waits until all replicas that are connected to the
@@ -82,9 +82,10 @@ func (s *Store) runSurely(ctx context.Context, sc *script, key string, args ...s
 // runOwn runs a script on a connection of its own, which does not follow the key to
 // another node by itself.
 func (s *Store) runOwn(ctx context.Context, sc *script, key string, args []string) (msg rueidis.RedisMessage, err error) {
-	client := s.client
+	first := s.client()
+	client := first
 	for range 4 {
-		asking := client != s.client
+		asking := client != first
 		err = client.Dedicated(func(own rueidis.DedicatedClient) error {
 			msg, err = s.confirmed(ctx, own, asking, sc, key, args)
 			return err
@@ -109,10 +110,10 @@ func (s *Store) redirected(ctx context.Context, err error, key string) rueidis.C
 	if !ok {
 		return nil
 	}
-	node, ok := s.client.Nodes()[addr]
+	node, ok := s.client().Nodes()[addr]
 	if !ok { // a new one: the client gets to know it when it is sent there itself
 		_, _ = s.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Exists().Key(key).Build() })
-		node = s.client.Nodes()[addr]
+		node = s.client().Nodes()[addr]
 	}
 	return node
 }

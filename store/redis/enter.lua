@@ -1,6 +1,7 @@
 -- Notes in the index of a user, the sorted set KEYS[1], that the session ARGV[1]
 -- lives until ARGV[2] at most. What lived until ARGV[3] at most goes, a hundred at
--- a time, and the whole index when the last of its sessions must have expired.
+-- a time, and the whole index when the last of its sessions must have expired. It
+-- writes whatever it finds, so that replicas can confirm it.
 
 local key, id, most = KEYS[1], ARGV[1], ARGV[2]
 local score = call('ZSCORE', key, id)

@@ -247,7 +247,7 @@ func TestAServerThatIsGoneMeansThatNothingHappened(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, node := range s.client.Nodes() {
+	for _, node := range s.client().Nodes() {
 		configure(t, node, "appendfsync", "always") // the record is to survive
 	}
 	rec := visitor("a")
@@ -325,7 +325,7 @@ func TestScriptsAreFlushedAtAnyTime(t *testing.T) {
 		rec := visitor("a")
 		mustCreate(t, s, rec)
 		flush := func() {
-			for _, node := range s.client.Nodes() {
+			for _, node := range s.client().Nodes() {
 				if err := node.Do(t.Context(), node.B().ScriptFlush().Build()).Error(); err != nil {
 					t.Error(err)
 				}
@@ -356,4 +356,64 @@ func TestScriptsAreFlushedAtAnyTime(t *testing.T) {
 			t.Errorf("1 and %d additions of 1 are %s", workers*each, n)
 		}
 	})
+}
+
+// A failover that loses a change leads to two states of one version: the lost one,
+// which a slow request may still know, and the one of the change that came after.
+func TestAChangeOfAStateThatAFailoverLostUndoesNothing(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openNew(t, url)
+		now := time.Now().UTC().Truncate(time.Microsecond).Add(time.Second)
+		for name, after := range map[string]struct {
+			change func(rec *session.Record) *session.Change
+			want   error
+		}{
+			"an end":    {func(*session.Record) *session.Change { return &session.Change{Now: now, End: true} }, session.ErrNotFound},
+			"a sign-in": {func(rec *session.Record) *session.Change { return signIn(rec, "ana") }, session.ErrStale},
+			"a renewal": {func(rec *session.Record) *session.Change {
+				return &session.Change{Now: now, Auth: rec.Auth, Seen: now, Renew: &session.Renew{From: rec.Secret, To: session.Hash{9}, OldUntil: now}}
+			}, nil},
+		} {
+			t.Run(name, func(t *testing.T) {
+				rec := visitor(strings.ReplaceAll(name, " ", "-"))
+				mustCreate(t, s, rec)
+				goBack := snapshot(t, s, rec.ID)
+				lost, err := s.Update(t.Context(), rec, add(1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				goBack()
+				if _, err := s.Update(t.Context(), rec, after.change(rec)); err != nil {
+					t.Fatal(err)
+				}
+				want := mustLoad(t, s, rec.ID)
+				if want.Version != lost.Version {
+					t.Fatalf("versions %d and %d, not the same", want.Version, lost.Version)
+				}
+				_, err = s.Update(t.Context(), lost, &session.Change{Now: now, Auth: lost.Auth, Seen: now})
+				if !errors.Is(err, after.want) {
+					t.Errorf("a change of the lost state returns %v, not %v", err, after.want)
+				}
+				got := mustLoad(t, s, rec.ID)
+				if got.Ended() != want.Ended() || got.User != want.User || got.Auth != want.Auth || got.Secret != want.Secret || !got.OldUntil.Equal(want.OldUntil) {
+					t.Errorf("it made of %+v\n%+v", want, got)
+				}
+			})
+		}
+	})
+}
+
+// snapshot returns a function that takes a record back to what it is now.
+func snapshot(t *testing.T, s *Store, id session.ID) (goBack func()) {
+	t.Helper()
+	key := s.recordKey(id)
+	dump, err := s.client().Do(t.Context(), s.client().B().Dump().Key(key).Build()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := s.client().Do(t.Context(), s.client().B().Restore().Key(key).Ttl(0).SerializedValue(dump).Replace().Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -81,17 +81,23 @@ func (s *Store) enter(ctx context.Context, rec *session.Record) error {
 			return b.Zadd().Key(all).ScoreMember().ScoreMember(-micros(rec.Created), entry).Build()
 		}},
 	}
-	if rec.User != "" {
-		calls = append(calls, s.underUser(rec.User, rec.ID, rec.Absolute, rec.Seen))
+	if _, err := s.all(ctx, calls); err != nil || rec.User == "" {
+		return err
 	}
-	_, err := s.all(ctx, calls)
-	return err
+	return s.underUser(ctx, rec.User, rec.ID, rec.Absolute, rec.Seen)
 }
 
-// underUser tells the index of a user of a session that is about to be theirs.
-func (s *Store) underUser(user string, id session.ID, absolute, now time.Time) call {
+// underUser tells the index of a user of a session that is about to be theirs. In a
+// Cluster the record may be on another node, and so stay when a failover loses the
+// entry: the replicas confirm it first. On a server alone the record follows it.
+func (s *Store) underUser(ctx context.Context, user string, id session.ID, absolute, now time.Time) error {
+	run := s.run
+	if s.client().Mode() == rueidis.ClientModeCluster {
+		run = s.runSurely
+	}
 	var e encoder
-	return enterScript.on(s.userKey(user), string(id), e.text(absolute), e.text(now.Add(-skew)))
+	_, err := run(ctx, enterScript, s.userKey(user), string(id), e.text(absolute), e.text(now.Add(-skew)))
+	return err
 }
 
 // sooner tells due that a session may expire before the time written down there. If

@@ -64,7 +64,7 @@ func entries(t *testing.T, s *Store, users ...string) (n int64) {
 		keys = append(keys, s.userKey(user))
 	}
 	for _, key := range keys {
-		got, err := s.client.Do(t.Context(), s.client.B().Zcard().Key(key).Build()).AsInt64()
+		got, err := s.client().Do(t.Context(), s.client().B().Zcard().Key(key).Build()).AsInt64()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestAnIndexEntryOutlivesReadersUntilItsRecordIsWritten(t *testing.T) {
 			rec := visitor("a")
 			mustCreate(t, s, rec)
 			c := signIn(rec, "ana")
-			if _, err := s.all(t.Context(), []call{s.underUser("ana", rec.ID, c.SignIn.Absolute, c.Now)}); err != nil {
+			if err := s.underUser(t.Context(), "ana", rec.ID, c.SignIn.Absolute, c.Now); err != nil {
 				t.Fatal(err)
 			}
 			readers(t, s, "ana")
@@ -169,7 +169,7 @@ func TestACrashBetweenRecordAndIndexLeavesAnEntryThatIsSkippedAndPruned(t *testi
 			rec := visitor("a")
 			mustCreate(t, s, rec)
 			c := signIn(rec, "ana")
-			if _, err := s.all(t.Context(), []call{s.underUser("ana", rec.ID, c.SignIn.Absolute, c.Now)}); err != nil {
+			if err := s.underUser(t.Context(), "ana", rec.ID, c.SignIn.Absolute, c.Now); err != nil {
 				t.Fatal(err)
 			}
 			mustList(t, s, session.Query{User: "ana"})
@@ -267,14 +267,13 @@ func TestTheIndexOfAUserStaysSmallAndVanishes(t *testing.T) {
 		old := now.Add(-2 * skew)
 		for i := range 250 {
 			// Written long ago, so not pruned by each other.
-			msg := s.underUser("ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour))
-			if _, err := s.all(t.Context(), []call{msg}); err != nil {
+			if err := s.underUser(t.Context(), "ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		// Redis drops the whole index by itself, for all in it has expired.
 		exists := func() int64 {
-			n, err := s.client.Do(t.Context(), s.client.B().Exists().Key(s.userKey("ana")).Build()).AsInt64()
+			n, err := s.client().Do(t.Context(), s.client().B().Exists().Key(s.userKey("ana")).Build()).AsInt64()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -287,18 +286,18 @@ func TestTheIndexOfAUserStaysSmallAndVanishes(t *testing.T) {
 		late.Absolute = now.Add(48 * time.Hour)
 		mustCreate(t, s, late)
 		for i := range 250 {
-			if _, err := s.all(t.Context(), []call{s.underUser("ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour))}); err != nil {
+			if err := s.underUser(t.Context(), "ana", session.ID(fmt.Sprint("old", i)), old, old.Add(-24*time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for i, want := range []int64{152, 53, 4, 5} {
 			mustCreate(t, s, of(fmt.Sprint("new", i), "ana"))
-			n, err := s.client.Do(t.Context(), s.client.B().Zcard().Key(s.userKey("ana")).Build()).AsInt64()
+			n, err := s.client().Do(t.Context(), s.client().B().Zcard().Key(s.userKey("ana")).Build()).AsInt64()
 			if err != nil || n != want {
 				t.Fatalf("after %d sign-ins the index holds %d entries, not %d (%v)", i+1, n, want, err)
 			}
 		}
-		ttl, err := s.client.Do(t.Context(), s.client.B().Pttl().Key(s.userKey("ana")).Build()).AsInt64()
+		ttl, err := s.client().Do(t.Context(), s.client().B().Pttl().Key(s.userKey("ana")).Build()).AsInt64()
 		if lasts := time.Duration(ttl) * time.Millisecond; err != nil || lasts < 48*time.Hour || lasts > 50*time.Hour {
 			t.Errorf("the index lasts %s, its last session 48 hours (%v)", lasts, err)
 		}
@@ -414,7 +413,7 @@ func TestASweepPrunesWhatRedisDropped(t *testing.T) {
 		}
 		for i := range n / 2 { // as if the hour after their expiry had passed
 			key := s.recordKey(session.ID(fmt.Sprint(i)))
-			if err := s.client.Do(t.Context(), s.client.B().Pexpire().Key(key).Milliseconds(0).Build()).Error(); err != nil {
+			if err := s.client().Do(t.Context(), s.client().B().Pexpire().Key(key).Milliseconds(0).Build()).Error(); err != nil {
 				t.Fatal(err)
 			}
 		}

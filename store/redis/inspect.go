@@ -135,27 +135,25 @@ func serverInfo(ctx context.Context, c rueidis.Client) (map[string]string, error
 	return info, nil
 }
 
-// checkEviction refuses servers that would drop sessions of their own choice when
-// their memory is full: visitors would be signed out at random, and the end of a
-// session forgotten while requests are under way. A node of a Cluster that does not
+// checkEviction refuses servers that would drop keys of their own choice when their
+// memory is full: visitors would be signed out at random, the end of a session
+// forgotten while requests are under way, and a revocation of a user would miss
+// sessions of which the index is gone. All these keys expire, so a volatile-… policy
+// drops them too. A node of a Cluster that does not
 // answer is left alone if another does.
 func (s *Store) checkEviction(ctx context.Context) error {
 	var unreachable error
 	asked := 0
-	for addr, c := range s.client.Nodes() {
+	for addr, c := range s.client().Nodes() {
 		info, err := serverInfo(ctx, c)
 		if err != nil {
 			unreachable = fmt.Errorf("redis: %s: %w", addr, err)
 			continue
 		}
 		asked++
-		switch policy := info["maxmemory_policy"]; {
-		case strings.HasPrefix(policy, "allkeys-"):
-			return fmt.Errorf("redis: %s: its maxmemory-policy is %s, so it would drop sessions of its own choice when its memory is full; "+
+		if policy := info["maxmemory_policy"]; policy != "" && policy != "noeviction" {
+			return fmt.Errorf("redis: %s: its maxmemory-policy is %s, so it would drop sessions, or the lists of users' sessions, of its own choice when its memory is full; "+
 				"set maxmemory-policy noeviction, or give sessions a server of their own", addr, policy)
-		case strings.HasPrefix(policy, "volatile-"):
-			s.cfg.Logger.WarnContext(ctx, "redis: the server drops sessions before they expire when its memory is full; set maxmemory-policy noeviction",
-				"addr", addr, "policy", policy)
 		}
 	}
 	if asked == 0 && unreachable == nil {

@@ -1,16 +1,16 @@
 -- The record is as the caller knows it, and so the caller has worked out what
--- becomes of it. ARGV: what the facts begin with then ("" if the caller does not
--- know), when Redis is to drop the record (0 for no other time than so far), how
--- many arguments with fields to set and how many with fields to delete follow the
--- time and the Auth of the change; update.lua has the rest.
+-- becomes of it. ARGV: its facts then ("" if the caller does not know), when Redis is
+-- to drop the record (0 for no other time than so far), how many arguments with
+-- fields to set and how many with fields to delete follow the time and the Auth of
+-- the change; update.lua has the rest.
 
-local state, setting, deleting = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
-if state ~= '' then
+local known, setting, deleting = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+if known ~= '' then
   local facts = redis.call('HGET', KEYS[1], 'facts')
   if not facts then
     return false
   end
-  if string.sub(facts, 1, #state) == state then
+  if facts == known then
     redis.call('HSET', KEYS[1], unpack(ARGV, 7, 6 + setting))
     if deleting > 0 then
       redis.call('HDEL', KEYS[1], unpack(ARGV, 7 + setting, 6 + setting + deleting))

@@ -108,15 +108,6 @@ func (e *encoder) facts(rec *session.Record) string {
 	return string(append(append(b, ' '), rec.ID...))
 }
 
-// state is what the facts of rec begin with. No two states that a session goes
-// through have it in common.
-func (e *encoder) state(rec *session.Record) string {
-	b := append(make([]byte, 0, 48), format+" "...)
-	b = append(strconv.AppendInt(b, rec.Version, 10), ' ')
-	b = append(strconv.AppendInt(b, e.time(rec.Created), 10), ' ')
-	return string(b)
-}
-
 // dropAt is when Redis drops a record, in milliseconds, as record.lua has it.
 func dropAt(expires time.Time) int64 {
 	const step = 10 * time.Minute

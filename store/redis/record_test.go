@@ -72,7 +72,7 @@ func TestRedisDropsARecordAnHourAfterItExpired(t *testing.T) {
 		check := func(what string) {
 			t.Helper()
 			rec = mustLoad(t, s, rec.ID)
-			at, err := s.client.Do(t.Context(), s.client.B().Pexpiretime().Key(s.recordKey(rec.ID)).Build()).AsInt64()
+			at, err := s.client().Do(t.Context(), s.client().B().Pexpiretime().Key(s.recordKey(rec.ID)).Build()).AsInt64()
 			if stays := time.UnixMilli(at).Sub(rec.Expires); err != nil || stays < time.Hour || stays > time.Hour+10*time.Minute {
 				t.Errorf("after %s the record stays for %s after it has expired, %v", what, stays, err)
 			}

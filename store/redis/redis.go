@@ -9,8 +9,9 @@
 // What survives a crash is what the server is configured to keep: with appendonly
 // and appendfsync everysec a crash of the machine loses the last second. A failover
 // loses what the replica had not received yet; sign-outs, revocations and deletions
-// are acknowledged only once all replicas that are connected have them. A primary
-// without replicas goes on by itself; with min-replicas-to-write it takes no changes.
+// are acknowledged only once all replicas that are connected have them, and a sign-in
+// in a Cluster only once they list it. A primary without replicas goes on by itself;
+// with min-replicas-to-write it takes no changes.
 package redis
 
 import (
@@ -37,7 +38,8 @@ type Config struct {
 	// Defaults to "crumb:".
 	KeyPrefix string
 
-	// Logger is told of servers that may drop sessions.
+	// Logger is told, at debug level, what went wrong beside a call: an index that
+	// keeps an entry until it is pruned, connections that could not be renewed.
 	//
 	// Defaults to [slog.Default].
 	Logger *slog.Logger
@@ -47,10 +49,13 @@ type Config struct {
 	// ([session.ErrUnknown]): the session has ended, and a failover now could bring
 	// it back. Whoever ends it again is told once they have confirmed.
 	//
+	// A sign-in in a Cluster waits as long for those of the node that lists the
+	// user's sessions, before anything happens.
+	//
 	// Defaults to 1 s: the manager tries three times, and that fits into the five
 	// seconds of [session.Config.StoreTimeout] with room for the calls themselves.
 	// Negative waits for none: then a failover may bring back sessions whose end
-	// was acknowledged.
+	// was acknowledged, and in a Cluster hide some from the revocation of a user.
 	ReplicaWait time.Duration
 }
 
@@ -78,9 +83,10 @@ func (cfg *Config) check() error {
 // [session.Lister], [session.Toucher], [session.Sweeper] and [session.Checker].
 // Sweeping keeps the indexes small; records Redis drops by itself.
 type Store struct {
-	client rueidis.Client
-	owned  bool // Close closes the client
+	using  atomic.Pointer[rueidis.Client] // see client
+	owned  bool                           // Close closes it
 	closed atomic.Bool
+	done   chan struct{} // closed then
 	cfg    Config
 	ends   chan struct{} // a slot for each end of a session under way
 	sweeps atomic.Uint32 // the shard where Sweep goes on
@@ -88,6 +94,9 @@ type Store struct {
 	waiting   atomic.Int64  // calls under way
 	abandoned atomic.Int64  // calls given up since the last answer
 	behind    chan struct{} // a slot for each that waits in a goroutine of its own
+
+	opt      *rueidis.ClientOption // to make new connections, nil if that is not ours to do
+	renewing atomic.Bool
 }
 
 var (
@@ -107,9 +116,9 @@ var errClosed = errors.New("redis: the store is closed")
 //	redis+cluster://host1:6379,host2:6379       a Cluster; some of its nodes suffice
 //	rediss+cluster://…
 //
-// It refuses a server that drops keys of its choice when its memory is full
-// (maxmemory-policy allkeys-…), and waits for none that does not answer. ctx bounds
-// Open alone.
+// It refuses a server that drops keys of its choice when its memory is full (any
+// maxmemory-policy but noeviction), and waits for none that does not answer. ctx
+// bounds Open alone.
 func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 	opt, err := parseURL(url)
 	if err != nil {
@@ -128,12 +137,16 @@ func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.owned = true
+	if client.Mode() == rueidis.ClientModeStandalone {
+		s.opt = &opt
+	}
 	return s, nil
 }
 
 // New returns a store over a client that the app already has, with the checks of
 // [Open]. The client must not send commands to replicas: they may not know of a
-// sign-out yet. Close leaves it open.
+// sign-out yet. Close leaves it open. A store of Open makes new connections when the
+// server turns out to be a replica, as after a failover; a client does what it does.
 //
 // A client whose DisableRetry is false sends loads again by itself when a connection
 // breaks, until ctx is done. Changes it never sends twice.
@@ -149,14 +162,20 @@ func New(ctx context.Context, client rueidis.Client, cfg Config) (*Store, error)
 }
 
 func newStore(client rueidis.Client, cfg Config) *Store {
-	return &Store{client: client, cfg: cfg, ends: make(chan struct{}, endsAtOnce), behind: make(chan struct{}, waitingBehind)}
+	s := &Store{cfg: cfg, done: make(chan struct{}), ends: make(chan struct{}, endsAtOnce), behind: make(chan struct{}, waitingBehind)}
+	s.using.Store(&client)
+	return s
 }
 
 // Close ends the connections that Open made. Later calls of the other methods
 // return an error.
 func (s *Store) Close() error {
-	if !s.closed.Swap(true) && s.owned {
-		s.client.Close()
+	if s.closed.Swap(true) {
+		return nil
+	}
+	close(s.done)
+	if s.owned {
+		s.client().Close()
 	}
 	return nil
 }
@@ -179,8 +198,12 @@ func (s *Store) Create(ctx context.Context, rec *session.Record) error {
 	if err != nil {
 		return fmt.Errorf("redis: create: %w", err)
 	}
-	if created, err := msg.AsInt64(); err != nil || created == 0 {
-		return cmpOr(err, session.ErrExists)
+	created, err := msg.AsInt64()
+	switch {
+	case err != nil:
+		return fmt.Errorf("redis: create: %w", &unknownError{err})
+	case created == 0:
+		return session.ErrExists
 	}
 	return nil
 }
@@ -214,7 +237,7 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 		return nil, e.err
 	}
 	if in := c.SignIn; in != nil && in.User != "" {
-		if _, err := s.all(ctx, []call{s.underUser(in.User, base.ID, in.Absolute, c.Now)}); err != nil {
+		if err := s.underUser(ctx, in.User, base.ID, in.Absolute, c.Now); err != nil {
 			return nil, fmt.Errorf("redis: update: index: %w", definite(err))
 		}
 	}
@@ -241,18 +264,22 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 func updated(id session.ID, c *session.Change, msg rueidis.RedisMessage) (*session.Record, error) {
 	fields, err := msg.AsStrSlice()
 	if err != nil || len(fields) == 0 {
-		return nil, fmt.Errorf("redis: update: %w", cmpOr(err, errBroken))
+		return nil, fmt.Errorf("redis: update: %w", &unknownError{cmpOr(err, errBroken)})
 	}
 	last := len(fields) - 1
+	changed := fields[last] == "1"
 	before, err := decode(id, fields[:last])
-	if err != nil {
-		return nil, fmt.Errorf("redis: update: %w", err)
+	var out *session.Record
+	if err == nil {
+		if out, err = c.Apply(before); changed == (err == nil) {
+			return out, err
+		}
+		err = fmt.Errorf("session %s: the script and Change.Apply disagree (%t, %w)", id, changed, err)
 	}
-	out, err := c.Apply(before)
-	if changed := fields[last] == "1"; changed != (err == nil) {
-		return nil, fmt.Errorf("redis: update: session %s: the script and Change.Apply disagree (%t, %w)", id, changed, err)
+	if changed {
+		err = &unknownError{err}
 	}
-	return out, err
+	return nil, fmt.Errorf("redis: update: %w", err)
 }
 
 // Delete implements [session.Store].

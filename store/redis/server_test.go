@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,27 +47,20 @@ func TestAServerThatDropsSessionsOfItsOwnChoiceIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random"} {
-		configure(t, s.client, "maxmemory-policy", policy)
+	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"} {
+		configure(t, s.client(), "maxmemory-policy", policy)
 		_, err := Open(t.Context(), server.URL, Config{})
 		if err == nil || !strings.Contains(err.Error(), policy) || !strings.Contains(err.Error(), "noeviction") {
 			t.Errorf("Open with maxmemory-policy %s: %v", policy, err)
 		}
 	}
-	for policy, warned := range map[string]bool{"volatile-lru": true, "noeviction": false} {
-		configure(t, s.client, "maxmemory-policy", policy)
-		var log bytes.Buffer
-		st, err := New(t.Context(), s.client, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		if err != nil {
-			t.Errorf("New with maxmemory-policy %s: %v", policy, err)
-			continue
-		}
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-		if got := strings.Contains(log.String(), policy); got != warned {
-			t.Errorf("with maxmemory-policy %s the log says %q", policy, log.String())
-		}
+	configure(t, s.client(), "maxmemory-policy", "noeviction")
+	st, err := New(t.Context(), s.client(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
 	}
 	if _, err := s.Load(t.Context(), "a"); !errors.Is(err, session.ErrNotFound) {
 		t.Errorf("after the Close of a store over somebody else's client: %v", err)
@@ -87,7 +79,7 @@ func TestWithoutMemorySessionsStillEnd(t *testing.T) {
 	defer s.Close()
 	rec, other := visitor("a"), visitor("b")
 	mustCreate(t, s, rec, other)
-	configure(t, s.client, "maxmemory", "1")
+	configure(t, s.client(), "maxmemory", "1")
 	for name, err := range map[string]error{
 		"Create": s.Create(t.Context(), visitor("c")),
 		"Update": second(s.Update(t.Context(), rec, add(1))),
@@ -119,7 +111,7 @@ func TestARecordInAnotherFormatIsAnError(t *testing.T) {
 		mustCreate(t, s, rec, other)
 		var e encoder
 		newer := "2" + strings.TrimPrefix(e.facts(rec), "1") + " and more"
-		if err := s.client.Do(t.Context(), s.client.B().Hset().Key(s.recordKey(rec.ID)).FieldValue().FieldValue(factsField, newer).Build()).Error(); err != nil {
+		if err := s.client().Do(t.Context(), s.client().B().Hset().Key(s.recordKey(rec.ID)).FieldValue().FieldValue(factsField, newer).Build()).Error(); err != nil {
 			t.Fatal(err)
 		}
 		now := rec.Seen.Add(time.Second)
@@ -146,9 +138,39 @@ func TestARecordInAnotherFormatIsAnError(t *testing.T) {
 		if n, err := s.Sweep(t.Context(), now.Add(24*time.Hour), 10); n != 1 || err != nil {
 			t.Errorf("Sweep: %d, %v; want the other one", n, err)
 		}
-		facts, err := s.client.Do(t.Context(), s.client.B().Hget().Key(s.recordKey(rec.ID)).Field(factsField).Build()).ToString()
+		facts, err := s.client().Do(t.Context(), s.client().B().Hget().Key(s.recordKey(rec.ID)).Field(factsField).Build()).ToString()
 		if err != nil || facts != newer {
 			t.Errorf("the record is now %q, %v", facts, err)
+		}
+	})
+}
+
+// A change that was made to a record that then turns out to be broken is not taken for
+// one that was not made.
+func TestAChangeOfABrokenRecordIsOfUnknownOutcome(t *testing.T) {
+	eachServer(t, func(t *testing.T, url string) {
+		s := openNew(t, url)
+		bare := func(rec *session.Record) *session.Record { return &session.Record{Info: session.Info{ID: rec.ID}} }
+		for name, test := range map[string]struct {
+			change  func(rec *session.Record) *session.Change
+			version string // that is stored then
+			unknown bool
+		}{
+			"an addition":         {func(*session.Record) *session.Change { return add(1) }, "1", true},
+			"an end":              {func(rec *session.Record) *session.Change { return &session.Change{Now: rec.Seen, End: true} }, "1", true},
+			"one that is refused": {func(*session.Record) *session.Change { return &session.Change{Now: time.Now(), Auth: 7} }, "0", false},
+		} {
+			rec := visitor(strings.ReplaceAll(name, " ", "-"))
+			mustCreate(t, s, rec)
+			key := s.recordKey(rec.ID)
+			if err := s.client().Do(t.Context(), s.client().B().Hset().Key(key).FieldValue().FieldValue(addrField, "nowhere").Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Update(t.Context(), bare(rec), test.change(rec))
+			facts, _ := s.client().Do(t.Context(), s.client().B().Hget().Key(key).Field(factsField).Build()).ToString()
+			if err == nil || errors.Is(err, session.ErrUnknown) != test.unknown || strings.Split(facts, " ")[1] != test.version {
+				t.Errorf("%s: %v, and the facts are %q", name, err, facts)
+			}
 		}
 	})
 }
@@ -333,6 +355,65 @@ func TestAnEndThatAReplicaDoesNotConfirmIsNotAcknowledged(t *testing.T) {
 	}
 }
 
+// A session is signed in, in a Cluster, only once the replicas list it under its user:
+// the record may be on another node, and live on where a failover loses the list.
+func TestASignInWaitsForTheReplicasOfTheList(t *testing.T) {
+	if !needs(t, servers.RedisCluster) {
+		return
+	}
+	cluster := startServer(t, servers.RedisCluster)
+	s := openConfig(t, cluster.URL, Config{ReplicaWait: 100 * time.Millisecond})
+	key := s.userKey("ana")
+	primary, err := cluster.Primary(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Records on other nodes.
+	var ids []session.ID
+	for i := 0; len(ids) < 2; i++ {
+		id := session.ID(fmt.Sprint(i))
+		if n, err := cluster.Primary(t.Context(), s.recordKey(id)); err != nil {
+			t.Fatal(err)
+		} else if n != primary {
+			ids = append(ids, id)
+		}
+	}
+	stays, signed := visitor(string(ids[0])), of(string(ids[1]), "ana")
+	mustCreate(t, s, stays)
+	create := func() error { return s.Create(t.Context(), signed) }
+	in := func() error { return second(s.Update(t.Context(), stays, signIn(stays, "ana"))) }
+	replica := replicaOf(t, cluster, primary)
+	if err := replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	resume := sync.OnceValue(replica.Resume)
+	defer resume()
+	for name, call := range map[string]func() error{"Create": create, "a sign-in": in} {
+		if err := call(); err == nil || errors.Is(err, session.ErrUnknown) || !strings.Contains(err.Error(), "0 of 1 replicas") {
+			t.Errorf("%s that the replica does not list: %v", name, err)
+		}
+	}
+	if _, err := s.Load(t.Context(), signed.ID); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("the session that was not created: %v", err)
+	}
+	if got := mustLoad(t, s, stays.ID); !same(got, stays) {
+		t.Errorf("the session that was not signed in is %+v", got)
+	}
+	if err := resume(); err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []func() error{create, in} {
+		eventually(t, 10*time.Second, call)
+	}
+	follower := connect(t, replica)
+	for _, id := range ids {
+		res := follower.DoMulti(t.Context(), follower.B().Readonly().Build(), follower.B().Zscore().Key(key).Member(string(id)).Build())
+		if score, err := res[1].ToString(); err != nil || score == "" {
+			t.Errorf("the replica does not list session %s: %q, %v", id, score, err)
+		}
+	}
+}
+
 // writes returns how many changes a node has made.
 func writes(t *testing.T, n *servers.Node) string {
 	t.Helper()
@@ -510,7 +591,7 @@ func TestInspect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if in.Sessions != 3 || in.Cluster != (s.client.Mode() == rueidis.ClientModeCluster) || len(in.Nodes) != len(s.client.Nodes()) {
+		if in.Sessions != 3 || in.Cluster != (s.client().Mode() == rueidis.ClientModeCluster) || len(in.Nodes) != len(s.client().Nodes()) {
 			t.Errorf("%+v", in)
 		}
 		primaries := 0

@@ -49,7 +49,7 @@ func openConfig(t *testing.T, url string, cfg Config) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		deleteKeys(t, s.client, cfg.KeyPrefix)
+		deleteKeys(t, s.client(), cfg.KeyPrefix)
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

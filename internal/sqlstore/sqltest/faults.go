@@ -38,6 +38,7 @@ func Run(t *testing.T, e *Engine) {
 		"a text that is longer than its column is refused and not cut":       longTexts,
 		"an ID that is no text is not found":                                 noTextID,
 		"a record that was erased and made anew takes no change from before": erased,
+		"a change of a state that a failover lost overwrites nothing":        lostState,
 		"a broken row is an error and its neighbours are served":             brokenRow,
 		"a list, a check and a sweep that are given up are plain errors":     givenUpScans,
 		"a table prefix that is none is refused":                             badPrefix,

@@ -180,6 +180,46 @@ func erased(t *testing.T, e *Engine) {
 	}
 }
 
+// A failover that loses a change leads to two states of one version: the lost one,
+// which a slow request may still know, and the one of the change that came after.
+func lostState(t *testing.T, e *Engine) {
+	st := e.OpenNew(t)
+	ctx := t.Context()
+	rec := visitor(1)
+	create(t, st, rec)
+	change := func(base *session.Record, after time.Duration, key string) *session.Record {
+		t.Helper()
+		c := add()
+		c.Auth, c.Seen, c.Ops[0].Key = base.Auth, rec.Seen.Add(after), key
+		out, err := st.Update(ctx, base, c)
+		if err != nil {
+			t.Error(err)
+			return base
+		}
+		return out
+	}
+	lost := change(rec, time.Second, "n.lost")
+	if err := st.Delete(ctx, rec.ID); err != nil {
+		t.Fatal(err)
+	}
+	create(t, st, rec)
+	kept := change(rec, 2*time.Second, "n.kept")
+	if lost.Version != kept.Version {
+		t.Fatalf("versions %d and %d, not the same", lost.Version, kept.Version)
+	}
+	// Several at once, which are handed what the one before has made.
+	const more = 20
+	var wg sync.WaitGroup
+	for i := range more {
+		wg.Go(func() { change(lost, time.Duration(3+i)*time.Second, "n.n") })
+	}
+	wg.Wait()
+	got := load(t, st, 1)
+	if n := string(got.Values.Get("n.n")); n != fmt.Sprint(more) || string(got.Values.Get("n.kept")) != "1" || got.Values.Get("n.lost") != nil || got.Version != kept.Version+more {
+		t.Errorf("after %d additions that knew the lost state there is %+v", more, got)
+	}
+}
+
 func brokenRow(t *testing.T, e *Engine) {
 	prefix := e.Prefix(t)
 	e.apply(t, prefix)
