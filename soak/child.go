@@ -34,6 +34,8 @@ func runChild(role string, args []string) error {
 		return childApp(args[0])
 	case "login":
 		return childLogin(args[0])
+	case "about":
+		return childAbout(args[0])
 	}
 	return fmt.Errorf("no child does %q", role)
 }

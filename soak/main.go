@@ -36,6 +36,7 @@ type sizes struct {
 	Faults    int           // rounds of each fault
 	Floods    int           // turns of flood
 	Tries     int           // of timing, of each kind
+	Views     int           // of questions, and requests of about
 	Engine    string        // of faults, "" for all
 }
 
@@ -66,6 +67,8 @@ var parts = []part{
 	{"faults", "each engine: apps and database servers are killed amid the load (needs make servers)", runFaults},
 	{"flood", "a page beside a flood of sign-ins keeps its times", runFlood},
 	{"timing", "sign-ins that fail cannot be told apart by their times", runTiming},
+	{"questions", "every question about the views of a month, on SQLite and PostgreSQL: exact, and how long it takes", runQuestions},
+	{"about", "pages opened without a cookie: no row, and memory stays flat", runAbout},
 	{"durability", "the log is synced before the answer, and counts share commits (needs strace)", runDurability},
 }
 
@@ -99,6 +102,7 @@ func soak(args []string) error {
 	flags.IntVar(&r.Faults, "faults", 100, "rounds of kill -9 of an app, on each engine; half as many of its server, a fifth of a Cluster's primary")
 	flags.IntVar(&r.Floods, "floods", 12, "how often flood measures a page with sign-ins and without, 10 seconds each time")
 	flags.IntVar(&r.Tries, "tries", 2000, "how many sign-ins of each kind timing makes")
+	flags.IntVar(&r.Views, "views", 1_000_000, "how many views questions is asked about, and how many requests about makes")
 	flags.StringVar(&r.Engine, "engine", "", "run faults on this `engine` alone: sqlite, "+strings.Join(servers.Kinds, ", "))
 	if err := flags.Parse(args); err != nil {
 		return err
