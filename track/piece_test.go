@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/crumb-go/crumb/internal/servers"
+	"github.com/crumb-go/crumb/internal/sqldb"
 	"github.com/crumb-go/crumb/session"
 )
 
@@ -111,5 +114,40 @@ func TestAPieceHoldsOneQuarterOfAnHourAndNotMuch(t *testing.T) {
 	}
 	if _, err := (&piece{entries: `[[1,"GET"`}).parse(); err == nil {
 		t.Error("a broken piece was read")
+	}
+}
+
+func TestTheGuidesQueryReadsTheTrail(t *testing.T) {
+	guide, err := os.ReadFile("../docs/tracking-guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, query, _ := strings.Cut(string(guide), "```sql\n")
+	query, _, ok := strings.Cut(query, "```")
+	if !ok {
+		t.Fatal("the guide has no query")
+	}
+	tables, err := OpenTables(t.Context(), "memory:", TablesConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tables.Close()
+	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	u := &update{id: "visitor000000001", first: at.UnixMicro(), last: at.UnixMicro()}
+	for i, route := range []string{"/", "/about"} {
+		u.entries = append(u.entries, entry{at: at.UnixMicro() + int64(i)*1e6, kind: view, name: route, method: "GET", status: 200})
+	}
+	write(t, tables, u)
+	var got []string
+	err = tables.db.Rows(t.Context(), query, nil, func(scan sqldb.Scan) error {
+		var id, when, route string
+		var status int
+		err := scan(&id, &when, &route, &status)
+		got = append(got, fmt.Sprint(id, " ", when, " ", route, " ", status))
+		return err
+	})
+	want := []string{"visitor000000001 2026-11-22 12:00:00 / 200", "visitor000000001 2026-11-22 12:00:01 /about 200"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
 	}
 }
