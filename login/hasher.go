@@ -2,7 +2,10 @@ package login
 
 import (
 	"context"
+	"math"
 	"runtime"
+	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -11,6 +14,7 @@ import (
 type hasher struct {
 	all       queue // a place for each hash under way
 	strangers queue // as many places, but for a third, which known devices keep
+	reserve   reserve
 
 	counted func(cost) // of tests: called before each hash
 }
@@ -54,6 +58,7 @@ func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err e
 	return func() {
 		leaveAll()
 		if h.isFull() {
+			h.reserve.hold()
 			time.AfterFunc(floodPause*time.Since(began), leave)
 			return
 		}
@@ -63,9 +68,9 @@ func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err e
 
 // floodPause is how many times as long as it was used a place of strangers stays
 // empty while more of them wait than can have their turn in time. A flood, most of
-// which is refused whatever is done, so takes a quarter of the processors that it
+// which is refused whatever is done, so takes a tenth of the processors that it
 // could take, and the rest of the app keeps its times.
-const floodPause = 3
+const floodPause = 9
 
 // isFull reports whether a stranger would be told at once that there is no place.
 func (h *hasher) isFull() bool {
@@ -73,6 +78,27 @@ func (h *hasher) isFull() bool {
 }
 
 const maxWait = time.Second
+
+// A reserve is memory that is held from the first flood on and never touched, so
+// that it takes addresses alone. What the heap holds decides how much garbage is
+// collected at a time: beside a small heap, the 19 MiB of each hash would have a
+// collection of their own, and each of those makes some requests wait for
+// milliseconds.
+type reserve struct {
+	mu   sync.Mutex
+	held []byte // guarded by mu
+}
+
+const reserveBytes = 64 << 20
+
+// hold takes the reserve, but not where a memory limit is set, for it would count.
+func (r *reserve) hold() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held == nil && debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		r.held = make([]byte, reserveBytes)
+	}
+}
 
 // errBusy says that there was no place in time. What is asked of those who get
 // it is longer than what they waited, so that their number goes down.

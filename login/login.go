@@ -108,7 +108,7 @@ type Login struct {
 	cfg     Config
 	users   Users
 	tables  *Tables
-	hasher  hasher
+	hasher  *hasher
 	pages   *pages
 	origins *http.CrossOriginProtection
 	forgot  chan forgotten

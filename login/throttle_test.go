@@ -602,7 +602,7 @@ func TestAFloodOfStrangersDoesNotReachTheDatabaseAndAKnownDeviceGetsThrough(t *t
 	}
 }
 
-func TestInAFloodAPlaceOfStrangersRestsThreeTimesAsLongAsItWasUsed(t *testing.T) {
+func TestInAFloodAPlaceOfStrangersRestsNineTimesAsLongAsItWasUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hasher{all: newQueue(2), strangers: newQueue(1)}
 		const used = 20 * time.Millisecond
@@ -640,12 +640,15 @@ func TestInAFloodAPlaceOfStrangersRestsThreeTimesAsLongAsItWasUsed(t *testing.T)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		want := []time.Duration{0, 4 * used}
-		for n := 5 * used; len(want) < 1+maxWaiting; n += used { // the queue is not full any more
+		want := []time.Duration{0, 10 * used}
+		for n := 11 * used; len(want) < 1+maxWaiting; n += used { // the queue is not full any more
 			want = append(want, n)
 		}
 		if !slices.Equal(entered, want) {
 			t.Errorf("they had their turns at %v, want %v", entered, want)
+		}
+		if len(h.reserve.held) == 0 {
+			t.Error("no reserve is held, and each hash has a collection of its own")
 		}
 	})
 }

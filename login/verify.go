@@ -26,7 +26,7 @@ var (
 const longestTyped = 4096
 
 func (l *Login) setUp() error {
-	l.hasher = *newHasher()
+	l.hasher = newHasher()
 	return nil
 }
 
