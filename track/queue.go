@@ -75,9 +75,12 @@ const maxWaiting = 1 << 16
 type queue struct {
 	max, maxBytes, perSession int
 
-	half chan struct{} // told when the queue is half full
+	half  chan struct{} // told when the queue is half full
+	stats *counters
 
 	mu       sync.Mutex // guards what follows
+	noted    []noted    // not sorted into visitors yet
+	fresh    []entry    // theirs
 	visitors map[session.ID]*update
 	entries  int // that wait, those taken and not written among them
 	bytes    int
@@ -85,59 +88,77 @@ type queue struct {
 	hour     int64 // of the oldest of them
 }
 
-func (q *queue) init(cfg Config) {
+// Noted is what one request leaves. A request only adds it to a list; who fills the
+// list sorts all of it, which costs less than each for itself.
+type noted struct {
+	id               session.ID
+	user             string
+	created          int64
+	addr             netip.Addr
+	at               int64
+	hour             int64 // in which it came, counted from 1970
+	agent, languages string
+	page             string
+	entries          int
+}
+
+// mostNoted is how many requests a list holds.
+const mostNoted = 128
+
+func (q *queue) init(cfg Config, stats *counters) {
 	q.max, q.maxBytes, q.perSession = cfg.MaxQueue, cfg.MaxQueueBytes, cfg.PerSession
-	q.half = make(chan struct{}, 1)
+	q.half, q.stats = make(chan struct{}, 1), stats
 	q.visitors, q.quotas = map[session.ID]*update{}, map[session.ID]*quota{}
 }
 
-func (q *queue) size() (entries, bytes int) {
+// size returns how many entries wait, of how many visitors, and about what they take.
+func (q *queue) size() (entries, visitors, bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.entries, q.bytes
-}
-
-// waiting returns of how many visitors something is in the queue.
-func (q *queue) waiting() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.visitors)
+	q.sort()
+	return q.entries, len(q.visitors), q.bytes
 }
 
 // note adds one request of a visitor, which ends now. It never waits for anything
 // but the lock.
 func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, entries []entry) {
-	page := ""
+	n := noted{
+		id: in.ID, user: in.User, created: in.Created.UnixMicro(), addr: in.Addr, at: began.UnixMicro(),
+		hour: now.UnixMicro() / time.Hour.Microseconds(), agent: r.UserAgent(), languages: r.Header.Get("Accept-Language"),
+	}
 	for i := range entries {
 		if entries[i].kind == view {
-			page = entries[i].name
+			n.page = entries[i].name
 		}
 	}
-	at := began.UnixMicro()
 	if t.cfg.Tables == nil {
-		t.recent.note(in, at, page)
+		t.recent.note(in, n.at, n.page)
 		return
 	}
 	if !sampled(in.ID, t.cfg.Sample) {
 		entries = nil
 	}
+	n.entries = len(entries)
 	q := &t.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	u := q.visitors[in.ID]
-	if u == nil {
-		if len(q.visitors) >= maxWaiting || q.bytes+updateBytes > q.maxBytes {
-			t.stats.dropped.Add(int64(len(entries)))
-			return
-		}
-		u = &update{id: in.ID, created: in.Created.UnixMicro(), first: at, last: at, firstAddr: in.Addr, quota: q.quota(in.ID, now)}
-		q.visitors[in.ID] = u
-		q.bytes += updateBytes
+	q.noted, q.fresh = append(q.noted, n), append(q.fresh, entries...)
+	if len(q.noted) >= mostNoted || len(q.fresh) >= 2*mostNoted {
+		q.sort()
 	}
-	u.see(in, r, at, page)
-	for i := range entries {
-		t.keep(u, &entries[i], now)
+}
+
+// sort empties the list of what was noted. The queue is locked.
+func (q *queue) sort() {
+	fresh := q.fresh
+	for i := range q.noted {
+		n := &q.noted[i]
+		q.add(n, fresh[:n.entries])
+		fresh = fresh[n.entries:]
 	}
+	clear(q.noted) // lest they hold what requests brought
+	clear(q.fresh)
+	q.noted, q.fresh = q.noted[:0], q.fresh[:0]
 	if 2*q.entries >= q.max {
 		select {
 		case q.half <- struct{}{}:
@@ -146,32 +167,50 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, 
 	}
 }
 
-func (u *update) see(in *session.Info, r *http.Request, at int64, page string) {
+func (q *queue) add(n *noted, entries []entry) {
+	u := q.visitors[n.id]
+	if u == nil {
+		if len(q.visitors) >= maxWaiting || q.bytes+updateBytes > q.maxBytes {
+			q.stats.dropped.Add(int64(len(entries)))
+			return
+		}
+		u = &update{id: n.id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(n.id, n.hour)}
+		q.visitors[n.id] = u
+		q.bytes += updateBytes
+	}
+	u.see(n)
+	for i := range entries {
+		q.keep(u, &entries[i], n.hour)
+	}
+}
+
+func (u *update) see(n *noted) {
 	u.requests++
-	u.first = min(u.first, at)
-	if at < u.last {
+	u.first = min(u.first, n.at)
+	if n.at < u.last {
 		return
 	}
-	u.last, u.lastAddr = at, in.Addr
+	u.last, u.lastAddr = n.at, n.addr
 	// Copies, lest they hold all the headers.
-	if agent := cutText(r.UserAgent(), maxAgent); agent != u.agent {
-		u.agent = strings.Clone(agent)
+	if n.agent != u.agent {
+		if agent := cutText(n.agent, maxAgent); agent != u.agent {
+			u.agent = strings.Clone(agent)
+		}
 	}
-	l := r.Header.Get("Accept-Language")
-	if l = l[:min(len(l), 2*maxLanguage)]; l != u.languages {
+	if l := n.languages[:min(len(n.languages), 2*maxLanguage)]; l != u.languages {
 		u.languages = strings.Clone(l)
 	}
-	if in.User != "" {
-		u.user = in.User
+	if n.user != "" {
+		u.user = n.user
 	}
-	if page != "" {
-		u.page = page
+	if n.page != "" {
+		u.page = n.page
 	}
 }
 
 // quota returns that of a session. The queue is locked.
-func (q *queue) quota(id session.ID, now time.Time) *quota {
-	if hour := hourOf(now); hour != q.hour || len(q.quotas) >= maxWaiting {
+func (q *queue) quota(id session.ID, hour int64) *quota {
+	if hour != q.hour || len(q.quotas) >= maxWaiting {
 		q.hour = hour
 		clear(q.quotas)
 	}
@@ -183,24 +222,22 @@ func (q *queue) quota(id session.ID, now time.Time) *quota {
 	return o
 }
 
-func hourOf(t time.Time) int64 { return t.UnixMicro() / time.Hour.Microseconds() }
-
 // keep adds e to what is written, unless there is no room for it. The queue is
 // locked.
-func (t *Tracker) keep(u *update, e *entry, now time.Time) {
-	q, o := &t.queue, u.quota
+func (q *queue) keep(u *update, e *entry, hour int64) {
+	o := u.quota
 	// By the hour in which it comes, which is not that of a first visit. A clock
 	// that was set back begins an hour as well, or the cap would last until it has
 	// caught up.
-	if hour := hourOf(now); hour != o.hour {
+	if hour != o.hour {
 		*o = quota{hour: hour}
 	}
 	switch {
 	case o.kept >= q.perSession:
-		t.stats.capped.Add(1)
+		q.stats.capped.Add(1)
 		return
 	case q.entries >= q.max || q.bytes+e.bytes() > q.maxBytes:
-		t.stats.dropped.Add(1)
+		q.stats.dropped.Add(1)
 		return
 	}
 	o.kept++
@@ -213,6 +250,7 @@ func (t *Tracker) keep(u *update, e *entry, now time.Time) {
 func (q *queue) take() map[session.ID]*update {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.sort()
 	if len(q.visitors) == 0 {
 		return nil
 	}

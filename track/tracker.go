@@ -175,7 +175,7 @@ func New(cfg Config) (*Tracker, error) {
 		return nil, err
 	}
 	t := &Tracker{cfg: cfg}
-	t.queue.init(cfg)
+	t.queue.init(cfg, &t.stats)
 	if err := t.initArrivals(); err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ type counters struct{ written, dropped, capped, batches, failed atomic.Int64 }
 
 // Stats returns the numbers as they are now.
 func (t *Tracker) Stats() Stats {
-	depth, bytes := t.queue.size()
+	depth, _, bytes := t.queue.size()
 	return Stats{
 		Depth: depth, Bytes: bytes,
 		Written: t.stats.written.Load(), Dropped: t.stats.dropped.Load(), Capped: t.stats.capped.Load(),
@@ -267,8 +267,7 @@ func (t *Tracker) Close(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	depth, _ := t.queue.size()
-	visitors := t.queue.waiting()
+	depth, visitors, _ := t.queue.size()
 	t.writing.Lock()
 	defer t.writing.Unlock()
 	for _, b := range t.batches {
