@@ -87,17 +87,21 @@ func (l *Login) changePassword(w http.ResponseWriter, r *http.Request) {
 	again := func(field, alert string) {
 		l.show(w, r, http.StatusUnprocessableEntity, "password", Page{Title: "Change your password", Alert: alert, Field: field})
 	}
-	_, err := l.verifyCurrent(r.Context(), u, r.PostFormValue("current"), l.device(r), l.addr(r))
-	if err != nil {
+	if err := l.confirm(r, u, r.PostFormValue("current")); err != nil {
 		l.failed(r, AuditPasswordChange, u, u.Name, err)
 		if !l.throttledOrDown(w, r, err) {
 			again("current", "That is not your current password.")
 		}
 		return
 	}
-	changed, err := l.setPassword(r.Context(), u, r.PostFormValue("password"))
+	password := r.PostFormValue("password")
+	changed, err := l.setPassword(r.Context(), u, password)
 	if rule := (*PasswordError)(nil); errors.As(err, &rule) {
 		again("password", rule.text())
+		return
+	}
+	if errors.Is(err, ErrChanged) {
+		l.changedMeanwhile(w, r, u, password)
 		return
 	}
 	if err == nil {
@@ -113,9 +117,66 @@ func (l *Login) changePassword(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.tell(r, AuditEntry{Event: AuditPasswordChange, Result: AuditOK, UserID: u.ID, Name: u.Name})
-	l.setDevice(w, changed) // the old one went with the old password
+	l.passwordChanged(w, r, changed)
+}
+
+func (l *Login) passwordChanged(w http.ResponseWriter, r *http.Request, u *User) {
+	l.setDevice(w, u) // the old one went with the old password
 	notice.Set(session.From(r), "Your password is changed. Wherever else you were signed in, you are signed out.")
 	http.Redirect(w, r, "/account", http.StatusSeeOther)
+}
+
+// changedMeanwhile answers a change of password that came second. If what it asks
+// for is done, as after a double click, it only has to sign this browser in again:
+// the answer that did so may be lost. Whoever knows the former password alone is
+// out.
+func (l *Login) changedMeanwhile(w http.ResponseWriter, r *http.Request, u *User, password string) {
+	now, err := l.users.ByID(r.Context(), u.ID)
+	if errors.Is(err, ErrNoUser) {
+		err = errWrong
+	}
+	if err == nil {
+		err = l.confirm(r, now, password)
+	}
+	if err == nil {
+		err = l.enter(w, r, now, false)
+	}
+	if err != nil {
+		l.failed(r, AuditPasswordChange, u, u.Name, err)
+		if !l.throttledOrDown(w, r, err) {
+			http.Redirect(w, r, "/login", http.StatusSeeOther)
+		}
+		return
+	}
+	l.passwordChanged(w, r, now)
+}
+
+// confirm verifies the password of the user of r.
+func (l *Login) confirm(r *http.Request, u *User, password string) error {
+	_, err := l.verifyCurrent(r.Context(), u, password, l.device(r), l.addr(r))
+	return err
+}
+
+// inTurn has one request of a session at a time run next. A second click on a
+// button would find the try of the first one counted, and be told to wait.
+func (l *Login) inTurn(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, mine := session.From(r).ID(), make(chan struct{})
+		for {
+			other, busy := l.turns.LoadOrStore(id, mine)
+			if !busy {
+				break
+			}
+			select {
+			case <-other.(chan struct{}):
+			case <-r.Context().Done():
+				return
+			}
+		}
+		defer close(mine)
+		defer l.turns.Delete(id)
+		next(w, r)
+	}
 }
 
 func (l *Login) showDelete(w http.ResponseWriter, r *http.Request) {
@@ -127,7 +188,7 @@ func (l *Login) showDelete(w http.ResponseWriter, r *http.Request) {
 func (l *Login) deleteAccount(w http.ResponseWriter, r *http.Request) {
 	v := visitOf(r, "the deletion of an account")
 	u, _ := v.who(r) // Require has seen to it
-	if _, err := l.verifyCurrent(r.Context(), u, r.PostFormValue("current"), l.device(r), l.addr(r)); err != nil {
+	if err := l.confirm(r, u, r.PostFormValue("current")); err != nil {
 		l.failed(r, AuditUserDeleted, u, u.Name, err)
 		if !l.throttledOrDown(w, r, err) {
 			l.show(w, r, http.StatusUnprocessableEntity, "delete", Page{
@@ -137,8 +198,14 @@ func (l *Login) deleteAccount(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := session.From(r).ID()
-	err := l.users.(Deleter).Delete(r.Context(), u.ID)
-	if err == nil {
+	err := l.users.(Deleter).Delete(r.Context(), u.ID, u.Generation)
+	if errors.Is(err, ErrChanged) {
+		if _, err = l.users.ByID(r.Context(), u.ID); err == nil {
+			http.Redirect(w, r, "/login", http.StatusSeeOther) // the password is another by now
+			return
+		}
+	}
+	if err == nil || errors.Is(err, ErrNoUser) { // by now, as after a double click
 		err = l.endAll(r, u)
 	}
 	if err != nil {

@@ -500,8 +500,8 @@ func (u ownUsers) ByID(ctx context.Context, id string) (*login.User, error) {
 func (u ownUsers) Rehash(ctx context.Context, id, old, new string) error {
 	return u.users.Rehash(ctx, id, old, new)
 }
-func (u ownUsers) SetPassword(ctx context.Context, id, hash string) (*login.User, error) {
-	return u.users.SetPassword(ctx, id, hash)
+func (u ownUsers) SetPassword(ctx context.Context, id string, generation int64, hash string) (*login.User, error) {
+	return u.users.SetPassword(ctx, id, generation, hash)
 }
 
 func TestUsersThatCannotBeAddedOrDeletedHaveNoPagesForIt(t *testing.T) {

@@ -46,7 +46,7 @@ func TestADeviceIsKnownToItsUserForHalfAYearAndUntilTheCredentialsChange(t *test
 	}
 
 	cookie = b.newDevice(ann)
-	changed, err := b.tables.SetPassword(t.Context(), ann.ID, rightHash())
+	changed, err := b.tables.SetPassword(t.Context(), ann.ID, ann.Generation, rightHash())
 	if err != nil || b.knowsDevice(changed, cookie) {
 		t.Errorf("it is known after the password changed, %v", err)
 	}

@@ -94,7 +94,11 @@ func (l *Login) exchange(ctx context.Context, token, password string, now time.T
 	if err := l.tables.spendReset(ctx, raw, now); err != nil {
 		return nil, err
 	}
-	return l.users.SetPassword(context.WithoutCancel(ctx), u.ID, hash)
+	u, err = l.users.SetPassword(context.WithoutCancel(ctx), u.ID, link.generation, hash)
+	if errors.Is(err, ErrChanged) {
+		return nil, errBadLink
+	}
+	return u, err
 }
 
 // A resetLink is a row of login_resets.

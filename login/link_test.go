@@ -138,7 +138,7 @@ func TestAResetLinkWorksOnceWithinAnHour(t *testing.T) {
 			t.Fatal(err)
 		}
 		token = b.link()
-		if err := b.tables.Delete(t.Context(), u.ID); err != nil {
+		if err := b.tables.Delete(t.Context(), u.ID, u.Generation+1); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.use(token); !errors.Is(err, errBadLink) {

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -112,6 +113,7 @@ type Login struct {
 	pages   *pages
 	origins *http.CrossOriginProtection
 	forgot  chan forgotten
+	turns   sync.Map // of inTurn: from session.ID to a channel that is closed at the end
 	onReset atomic.Pointer[func(ctx context.Context, u User, link string) error]
 }
 
@@ -225,6 +227,9 @@ func (l *Login) Run(ctx context.Context) error {
 //	/account /account/password /account/sessions /account/delete
 func (l *Login) Routes(handle func(pattern string, h http.Handler)) {
 	private := func(pattern string, h http.HandlerFunc) { handle(pattern, Require(h)) }
+	// The form is read before the users row: a body can take hours to come, and what
+	// the row says would be out of date by then.
+	privateForm := func(pattern string, h http.HandlerFunc) { handle(pattern, l.form(Require(l.inTurn(h)).ServeHTTP)) }
 	fresh := func(pattern string, h http.HandlerFunc) { handle(pattern, RequireFresh(l.cfg.Fresh, h)) }
 	open := func(pattern string, h http.HandlerFunc) { handle(pattern, h) }
 
@@ -241,13 +246,13 @@ func (l *Login) Routes(handle func(pattern string, h http.Handler)) {
 	}
 	private("GET /account", l.showAccount)
 	private("GET /account/password", l.showPassword)
-	private("POST /account/password", l.form(l.changePassword))
+	privateForm("POST /account/password", l.changePassword)
 	private("GET /account/sessions", l.showSessions)
 	fresh("POST /account/sessions/{id}/end", l.endSession)
 	fresh("POST /account/sessions/end-others", l.endOthers)
 	if l.canDelete() {
 		private("GET /account/delete", l.showDelete)
-		private("POST /account/delete", l.form(l.deleteAccount))
+		privateForm("POST /account/delete", l.deleteAccount)
 	}
 }
 

@@ -31,6 +31,9 @@ type User struct {
 var (
 	ErrNoUser    = errors.New("login: no such user")
 	ErrNameTaken = errors.New("login: the name is taken")
+	// ErrChanged says that the row is another than the one that was read: the
+	// password changed since, or the user was disabled or deleted.
+	ErrChanged = errors.New("login: the user is not as they were read any more; read the row again")
 )
 
 // Users is what a users table owes. [Tables] is one; an app with a table of its
@@ -46,9 +49,10 @@ type Users interface {
 	// old; the generation stays. If it is not, Rehash changes nothing and that is
 	// no error.
 	Rehash(ctx context.Context, id, old, new string) error
-	// SetPassword sets the hash, moves the generation, in one step, and returns
-	// the user as it then is, or ErrNoUser.
-	SetPassword(ctx context.Context, id, hash string) (*User, error)
+	// SetPassword sets the hash and moves the generation, in one step, if the
+	// generation is still the one that was read, and returns the user as it then is.
+	// If it is not, or there is no such user, nothing changes: ErrChanged.
+	SetPassword(ctx context.Context, id string, generation int64, hash string) (*User, error)
 }
 
 // A Registrar is [Users] that can add one. Without it there is no registration.
@@ -60,8 +64,9 @@ type Registrar interface {
 // A Deleter is [Users] that can delete one. Without it users cannot delete their
 // account.
 type Deleter interface {
-	// Delete deletes the user; one that is not there is fine.
-	Delete(ctx context.Context, id string) error
+	// Delete deletes the user if the generation is still the one that was read. If
+	// it is not, or there is no such user, nothing changes: ErrChanged.
+	Delete(ctx context.Context, id string, generation int64) error
 }
 
 // A SignInRecorder is [Users] that keeps when a user last signed in.
@@ -129,33 +134,40 @@ func (t *Tables) Rehash(ctx context.Context, id, old, new string) error {
 }
 
 // SetPassword implements [Users]. hash may be "", for a user who has none.
-func (t *Tables) SetPassword(ctx context.Context, id, hash string) (*User, error) {
-	return t.updateUser(ctx, id, "hash = ?, changed = ?, generation = generation + 1", hash, t.now().UnixMicro())
+func (t *Tables) SetPassword(ctx context.Context, id string, generation int64, hash string) (*User, error) {
+	u, n, err := t.updateUser(ctx, id, "hash = ?, changed = ?, generation = generation + 1 WHERE id = ? AND generation = ?", hash, t.now().UnixMicro(), id, generation)
+	if errors.Is(err, ErrNoUser) || err == nil && n == 0 {
+		return nil, ErrChanged
+	}
+	return u, err
 }
 
 // SetDisabled disables or enables a user and returns it as it then is, or
 // ErrNoUser. Disabling moves the generation, so that no session of before counts
 // when the user is enabled again.
 func (t *Tables) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
+	set := "disabled = 0"
 	if disabled {
-		return t.updateUser(ctx, id, "disabled = 1, generation = generation + 1")
+		set = "disabled = 1, generation = generation + 1"
 	}
-	return t.updateUser(ctx, id, "disabled = 0")
+	u, _, err := t.updateUser(ctx, id, set+" WHERE id = ?", id)
+	return u, err
 }
 
-// updateUser updates a user and reads it back in one transaction.
-func (t *Tables) updateUser(ctx context.Context, id, set string, args ...any) (u *User, err error) {
+// updateUser updates a user and reads it back in one transaction. n is 0 if no row
+// met the condition.
+func (t *Tables) updateUser(ctx context.Context, id, set string, args ...any) (u *User, n int64, err error) {
 	err = t.db.Tx(ctx, func(tx *sqldb.Tx) error {
-		if _, err := tx.Exec(ctx, t.sql("UPDATE {}users SET "+set+" WHERE id = ?"), append(args, id)...); err != nil {
+		if n, err = tx.Exec(ctx, t.sql("UPDATE {}users SET "+set), args...); err != nil {
 			return fmt.Errorf("login: update a user: %w", err)
 		}
 		u, err = t.user(ctx, tx, "id = ?", id)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return u, nil
+	return u, n, nil
 }
 
 // Add implements [Registrar]. hash may be one of another program that this one
@@ -183,18 +195,22 @@ func (t *Tables) Add(ctx context.Context, name, canonical, hash string) (*User, 
 
 // Delete implements [Deleter]. Reset links of the user end with it; the audit log
 // keeps what it did.
-func (t *Tables) Delete(ctx context.Context, id string) error {
+func (t *Tables) Delete(ctx context.Context, id string, generation int64) error {
 	err := t.db.Tx(ctx, func(tx *sqldb.Tx) error {
-		if _, err := tx.Exec(ctx, t.sql("DELETE FROM {}login_resets WHERE user_id = ?"), id); err != nil {
+		n, err := tx.Exec(ctx, t.sql("DELETE FROM {}users WHERE id = ? AND generation = ?"), id, generation)
+		switch {
+		case err != nil:
 			return err
+		case n == 0:
+			return ErrChanged
 		}
-		_, err := tx.Exec(ctx, t.sql("DELETE FROM {}users WHERE id = ?"), id)
+		_, err = tx.Exec(ctx, t.sql("DELETE FROM {}login_resets WHERE user_id = ?"), id)
 		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrChanged) {
 		return fmt.Errorf("login: delete a user: %w", err)
 	}
-	return nil
+	return err
 }
 
 // SignedIn implements [SignInRecorder]. An earlier time than the one noted changes

@@ -43,11 +43,20 @@ func TestTheUsersTableKeepsWhatItIsTold(t *testing.T) {
 		}
 
 		b.time.add(time.Hour)
-		changed, err := b.tables.SetPassword(ctx, u.ID, "")
+		changed, err := b.tables.SetPassword(ctx, u.ID, u.Generation, "")
 		if err != nil || changed.Hash != "" || changed.Generation != u.Generation+1 || changed.Changed != b.now() || changed.Created != now {
 			t.Errorf("without a password: %+v, %v", changed, err)
 		}
+		for what, write := range map[string]func() error{
+			"SetPassword": func() error { _, err := b.tables.SetPassword(ctx, u.ID, u.Generation, "x"); return err },
+			"Delete":      func() error { return b.tables.Delete(ctx, u.ID, u.Generation) },
+		} {
+			if err := write(); !errors.Is(err, ErrChanged) {
+				t.Errorf("%s on a row that was read before the change: %v", what, err)
+			}
+		}
 		u = changed
+		same("after writes that came too late", func() (*User, error) { return b.tables.ByID(ctx, u.ID) })
 		if err := b.tables.Rehash(ctx, u.ID, "another", "new"); err != nil {
 			t.Error(err)
 		}
@@ -70,13 +79,17 @@ func TestTheUsersTableKeepsWhatItIsTold(t *testing.T) {
 		u.Disabled = false
 		same("enabled", func() (*User, error) { return b.tables.SetDisabled(ctx, u.ID, false) })
 
-		for range 2 {
-			if err := b.tables.Delete(ctx, u.ID); err != nil {
-				t.Error(err)
-			}
+		if err := b.tables.Delete(ctx, u.ID, u.Generation); err != nil {
+			t.Error(err)
+		}
+		if err := b.tables.Delete(ctx, u.ID, u.Generation); !errors.Is(err, ErrChanged) {
+			t.Errorf("a second deletion: %v", err)
+		}
+		if got, err := b.tables.SetPassword(ctx, u.ID, u.Generation, "x"); !errors.Is(err, ErrChanged) || got != nil {
+			t.Errorf("a password of a deleted user: %+v, %v", got, err)
 		}
 		for what, load := range map[string]func() (*User, error){
-			"ByID": func() (*User, error) { return b.tables.ByID(ctx, u.ID) }, "SetPassword": func() (*User, error) { return b.tables.SetPassword(ctx, u.ID, "x") },
+			"ByID":        func() (*User, error) { return b.tables.ByID(ctx, u.ID) },
 			"SetDisabled": func() (*User, error) { return b.tables.SetDisabled(ctx, u.ID, true) },
 		} {
 			if got, err := load(); !errors.Is(err, ErrNoUser) || got != nil {

@@ -185,14 +185,15 @@ func (l *Login) newHash(ctx context.Context, name, password string, known bool) 
 	return l.hasher.hash(normal), nil
 }
 
-// setPassword sets a new password that keeps the rules; else a *PasswordError. Known
-// devices and reset links of the user end with it.
+// setPassword sets a new password that keeps the rules; else a *PasswordError, or
+// ErrChanged if u is not as it was read any more. Known devices and reset links of
+// the user end with it.
 func (l *Login) setPassword(ctx context.Context, u *User, password string) (*User, error) {
 	hash, err := l.newHash(ctx, u.Name, password, true)
 	if err != nil {
 		return nil, err
 	}
-	return l.users.SetPassword(ctx, u.ID, hash)
+	return l.users.SetPassword(context.WithoutCancel(ctx), u.ID, u.Generation, hash)
 }
 
 // register adds a user. Errors: errBadName, ErrNameTaken, *PasswordError,

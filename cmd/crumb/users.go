@@ -194,7 +194,11 @@ func passwordCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if _, err := u.tables.SetPassword(ctx, found.ID, hash); err != nil {
+				err = u.onRow(ctx, found, func(now *login.User) error {
+					_, err := u.tables.SetPassword(ctx, now.ID, now.Generation, hash)
+					return err
+				})
+				if err != nil {
 					return err
 				}
 				n, err := u.sessions.RevokeUser(ctx, found.ID)
@@ -205,6 +209,23 @@ func passwordCommand() *cobra.Command {
 				return u.record(ctx, login.AuditEntry{Event: login.AuditPasswordChange, UserID: found.ID, Name: found.Name})
 			})
 		},
+	}
+}
+
+// onRow has do write the row of a user as it is now: what they, or whoever has
+// their password, changed while the operator was asked does not stand in the way.
+func (u *users) onRow(ctx context.Context, found *login.User, do func(now *login.User) error) error {
+	for {
+		now, err := u.tables.ByID(ctx, found.ID)
+		if errors.Is(err, login.ErrNoUser) {
+			return fmt.Errorf("%q was deleted meanwhile", found.Name)
+		}
+		if err == nil {
+			err = do(now)
+		}
+		if !errors.Is(err, login.ErrChanged) {
+			return err
+		}
 	}
 }
 
@@ -312,7 +333,8 @@ func deleteUserCommand() *cobra.Command {
 						return err
 					}
 				}
-				if err := u.tables.Delete(ctx, found.ID); err != nil {
+				err = u.onRow(ctx, found, func(now *login.User) error { return u.tables.Delete(ctx, now.ID, now.Generation) })
+				if err != nil {
 					return err
 				}
 				n, err := u.sessions.RevokeUser(ctx, found.ID)

@@ -93,7 +93,30 @@ func TestAHashOfAnotherKindIsReplaced(t *testing.T) {
 			t.Errorf("from %s to %s: %+v, %v", c.old, c.new, u, err)
 		}
 	}
-	if _, err := p.SetPassword(t.Context(), "8", "x"); err != login.ErrNoUser {
-		t.Errorf("a password for nobody: %v", err)
+}
+
+func TestAPasswordIsSetOnlyOnTheRowThatWasRead(t *testing.T) {
+	db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "people.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(schema + "; INSERT INTO people VALUES (7, 'ann@example.org', 'first', 1, 0)"); err != nil {
+		t.Fatal(err)
+	}
+	p := people{db}
+	if u, err := p.SetPassword(t.Context(), "7", 1, "second"); err != nil || u.Hash != "second" || u.Generation != 2 {
+		t.Errorf("the first change: %+v, %v", u, err)
+	}
+	for what, id := range map[string]string{"a row read before the change": "7", "nobody": "8"} {
+		if _, err := p.SetPassword(t.Context(), id, 1, "third"); err != login.ErrChanged {
+			t.Errorf("a password for %s: %v", what, err)
+		}
+	}
+	if err := p.block(t.Context(), "ann@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.SetPassword(t.Context(), "7", 2, "third"); err != login.ErrChanged {
+		t.Errorf("a password for who was blocked: %v", err)
 	}
 }

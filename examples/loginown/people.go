@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -48,10 +49,14 @@ func (p people) Rehash(ctx context.Context, id, old, new string) error {
 	return err
 }
 
-func (p people) SetPassword(ctx context.Context, id, hash string) (*login.User, error) {
-	_, err := p.db.ExecContext(ctx, "UPDATE people SET password = ?, password_no = password_no + 1 WHERE id = ?", hash, id)
+// SetPassword writes the row only if it is the one that was read.
+func (p people) SetPassword(ctx context.Context, id string, generation int64, hash string) (*login.User, error) {
+	done, err := p.db.ExecContext(ctx, "UPDATE people SET password = ?, password_no = password_no + 1 WHERE id = ? AND password_no = ?", hash, id, generation)
 	if err != nil {
 		return nil, err
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return nil, cmp.Or(err, login.ErrChanged)
 	}
 	return p.ByID(ctx, id)
 }
