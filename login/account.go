@@ -16,7 +16,7 @@ func (l *Login) showAccount(w http.ResponseWriter, r *http.Request) {
 }
 
 func (l *Login) showRegister(w http.ResponseWriter, r *http.Request) {
-	l.show(w, r, http.StatusOK, "register", Page{Title: "Make an account", Next: local(r.FormValue("next"))})
+	l.show(w, r, http.StatusOK, "register", Page{Title: "Make an account", Next: local(r.URL.Query().Get("next"))})
 }
 
 // registerUser adds a user and signs them in: they typed the password just now.

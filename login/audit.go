@@ -20,7 +20,7 @@ type AuditEntry struct {
 	ID      int64      // counts up; set by the log
 	Time    time.Time  // the log sets it if it is zero
 	Event   string     // one of the Audit words, or an app's own; up to 64 bytes
-	Result  string     // AuditOK, or why not: "wrong", "throttled", "disabled"; up to 64 bytes
+	Result  string     // AuditOK, or why not: "wrong", "disabled" and so on; up to 64 bytes
 	UserID  string     // whom it is about; "" if there is no such user
 	Name    string     // of that user; without a UserID what was typed, of which only an HMAC is kept
 	Actor   string     // "" for the user, "operator" for the command
@@ -53,6 +53,8 @@ const (
 const (
 	AuditOK        = "ok"
 	AuditThrottled = "throttled"
+	// AuditUnavailable says that the database did not answer.
+	AuditUnavailable = "unavailable"
 )
 
 // An AuditQuery says which entries to return.
@@ -97,14 +99,15 @@ func (t *Tables) Audit(ctx context.Context, q AuditQuery) (list []AuditEntry, er
 
 // Record adds an entry to the audit log and logs it. A Name without a UserID is
 // left out: people type passwords there. Of tries that were refused without a look,
-// after the first 60 one a second is added at most, or a flood would fill the disk.
+// or could not be looked at, after the first 60 one a second is added at most, or a
+// flood would fill the disk.
 func (t *Tables) Record(ctx context.Context, e AuditEntry) error {
 	return t.record(ctx, nil, e)
 }
 
 // record is Record with the keys to hide names under.
 func (t *Tables) record(ctx context.Context, keys *keyring.Ring, e AuditEntry) error {
-	if e.Result == AuditThrottled && !t.refused.Allow() {
+	if (e.Result == AuditThrottled || e.Result == AuditUnavailable) && !t.refused.Allow() {
 		return nil
 	}
 	if e.Time.IsZero() {

@@ -638,10 +638,54 @@ func TestFormsThatAreTooLongAreNotRead(t *testing.T) {
 			}
 		}
 	}
+	entries := func() int {
+		t.Helper()
+		list, err := s.tables.Audit(t.Context(), login.AuditQuery{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before, reads := entries(), s.reads.Load()
+	for path, field := range map[string]string{"/login": "password", "/account/password": "current", "/account/delete": "current", "/reset": "password"} {
+		b.post(path, "name", "ann", "token", "x", field, strings.Repeat("x", 4097)).want(t, http.StatusRequestEntityTooLarge)
+	}
+	if after := entries(); after != before || s.reads.Load() != reads {
+		t.Errorf("%d entries in the audit log were %d, and the users row was read %d times", after, before, s.reads.Load()-reads)
+	}
 	b.do("POST", "/login", `{"name":"ann"}`, "Content-Type", "application/json").want(t, http.StatusBadRequest)
 	b.do("POST", "/login", "name=%zz").want(t, http.StatusBadRequest)
 	// Nothing was counted: the next try need not wait.
 	s.open().signIn("ann")
+}
+
+func TestTheBodyOfAGETIsNotRead(t *testing.T) {
+	s := serve(t, func(cfg *login.Config) { cfg.Register = true })
+	for _, path := range []string{"/login", "/register", "/forgot", "/reset"} {
+		for _, kind := range []string{"multipart/form-data; boundary=x", "application/x-www-form-urlencoded"} {
+			body := &longForm{left: 1 << 20}
+			r := httptest.NewRequest("GET", path, io.MultiReader(strings.NewReader("--x\r\nContent-Disposition: form-data; name=f; filename=f\r\n\r\n"), body))
+			r.Header = http.Header{"Content-Type": {kind}, "Accept": {"text/html"}}
+			w := httptest.NewRecorder()
+			s.handler.ServeHTTP(w, r)
+			if w.Code != http.StatusOK || body.read > 0 {
+				t.Errorf("%s as %s: %d, and %d bytes read", path, kind, w.Code, body.read)
+			}
+		}
+	}
+}
+
+func TestWhoLeavesLeavesNothingInTheAuditLog(t *testing.T) {
+	s := serve(t)
+	s.add("ann")
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequest("POST", "/login", strings.NewReader(form("name", "ann", "password", password)))
+	r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	s.handler.ServeHTTP(httptest.NewRecorder(), r.WithContext(gone))
+	if list, err := s.tables.Audit(t.Context(), login.AuditQuery{}); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
 }
 
 func TestANameWithLineEndsIsOneLineOfTheLogAndNotShownThere(t *testing.T) {

@@ -18,13 +18,18 @@ import (
 // maxForm is how long a form may be. Nothing longer is read, let alone hashed.
 const maxForm = 64 << 10
 
-// form reads the form of a POST before h runs.
+// longestTyped is how long a password may be that is looked at, in bytes. None that
+// was set here is as long.
+const longestTyped = 4096
+
+// form reads the form of a POST before h runs. One that is too long, or holds a
+// password that is, costs no look at the database and leaves no entry.
 func (l *Login) form(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		err := r.ParseForm()
 		switch {
-		case errors.As(err, new(*http.MaxBytesError)):
+		case errors.As(err, new(*http.MaxBytesError)), len(r.PostForm.Get("password")) > longestTyped, len(r.PostForm.Get("current")) > longestTyped:
 			l.message(w, r, http.StatusRequestEntityTooLarge, Page{Title: "That is too long", Alert: "The form holds more than we take. Nothing was changed."})
 		case err != nil || len(r.PostForm) == 0 && r.ContentLength != 0:
 			l.message(w, r, http.StatusBadRequest, Page{Title: "That is no form", Alert: "The request could not be read. Nothing was changed."})
@@ -40,17 +45,17 @@ func (l *Login) showSignIn(w http.ResponseWriter, r *http.Request) {
 		l.unavailable(w, r, nil)
 		return
 	}
-	l.signInPage(w, r, http.StatusOK, u, local(r.FormValue("next")), "")
+	l.signInPage(w, r, http.StatusOK, u, local(r.URL.Query().Get("next")), "")
 }
 
 // signInPage asks for a name and a password; who is signed in confirms with the
 // password alone.
 func (l *Login) signInPage(w http.ResponseWriter, r *http.Request, status int, u *User, next, alert string) {
-	p := Page{Title: "Sign in", Next: next, Alert: alert, Name: r.PostFormValue("name")}
+	p := Page{Title: "Sign in", Next: next, Alert: alert, Name: r.PostForm.Get("name")}
 	if len(p.Name) > 255 {
 		p.Name = ""
 	}
-	p.Remember = r.PostFormValue("remember") != ""
+	p.Remember = r.PostForm.Get("remember") != ""
 	if u != nil {
 		p.Title, p.StepUp = "Confirm it is you", true
 	}
@@ -300,9 +305,9 @@ func waitText(seconds int64) string {
 }
 
 // failed records a sign-in that did not come about. u is whom it was about, if it
-// is known.
+// is known. Who left before anything was found out leaves no entry.
 func (l *Login) failed(r *http.Request, event string, u *User, name string, err error) {
-	e := AuditEntry{Event: event, Name: name, Result: "unavailable"}
+	e := AuditEntry{Event: event, Name: name, Result: AuditUnavailable}
 	switch {
 	case errors.As(err, new(*Throttled)):
 		e.Result = "throttled"
@@ -310,6 +315,8 @@ func (l *Login) failed(r *http.Request, event string, u *User, name string, err 
 		e.Result = "disabled"
 	case errors.Is(err, errWrong):
 		e.Result = "wrong"
+	case r.Context().Err() != nil:
+		return
 	}
 	if u != nil {
 		e.UserID, e.Name = u.ID, u.Name

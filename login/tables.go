@@ -80,7 +80,7 @@ type Tables struct {
 
 	// inserted counts rows of counters since their number was last looked at.
 	inserted atomic.Int64
-	// refused limits the entries of tries that were refused without a look.
+	// refused limits the entries of tries that were not looked at.
 	refused    *rate.Limiter
 	warnedOnce sync.Once
 }

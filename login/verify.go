@@ -21,10 +21,6 @@ var (
 	errBadName = errors.New("login: the name cannot be used")
 )
 
-// longestTyped bounds what is hashed, in bytes. No password that was set here is as
-// long.
-const longestTyped = 4096
-
 func (l *Login) setUp() error {
 	l.hasher = newHasher()
 	return nil
@@ -73,9 +69,6 @@ func (l *Login) lookUp(ctx context.Context, name string) (*User, error) {
 // check is the same work for everybody: a look at the counters, a place to hash,
 // a failure counted in advance, one hash, and only then the difference.
 func (l *Login) check(ctx context.Context, u *User, a attempt) (*User, error) {
-	if len(a.password) > longestTyped {
-		return u, errWrong
-	}
 	counters, known, err := l.counters(ctx, u, a)
 	if err != nil {
 		return u, err
