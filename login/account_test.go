@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -437,17 +438,98 @@ func TestAResetLink(t *testing.T) {
 }
 
 func TestWishesForLinksAreBounded(t *testing.T) {
-	s := serve(t, links(make(chan string))) // and nothing runs
-	b := s.open()
-	var refused int
-	for i := range 150 {
-		a := b.post("/forgot", "name", fmt.Sprintf("user%d", i))
-		if a.StatusCode == http.StatusTooManyRequests && a.Header.Get("Retry-After") != "" {
-			refused++
+	t.Run("and those that find no place are dropped, logged and answered like all", func(t *testing.T) {
+		s := serve(t, links(make(chan string))) // and nothing runs
+		b := s.open()
+		for i := range 150 {
+			b.post("/forgot", "name", fmt.Sprintf("user%d", i)).wantTo(t, "/forgot?sent")
 		}
+		if n := strings.Count(s.log.String(), "wishes are dropped"); n != 1 {
+			t.Errorf("the log tells it %d times", n)
+		}
+	})
+	t.Run("by network, whoever is asked about", func(t *testing.T) {
+		s := serve(t, links(make(chan string, 100)))
+		s.add("ann")
+		ask := func(addr, name string) *httptest.ResponseRecorder { return s.send("POST", "/forgot", addr, "name", name) }
+		for i := range 20 {
+			if w := ask("203.0.113.5:1", []string{"ann", "nobody"}[i%2]); w.Code != http.StatusSeeOther {
+				t.Fatalf("wish %d is answered %d", i+1, w.Code)
+			}
+		}
+		known, unknown := ask("203.0.113.5:2", "ann"), ask("203.0.113.5:2", "nobody")
+		if known.Code != http.StatusTooManyRequests || known.Header().Get("Retry-After") == "" || unknown.Code != known.Code || unknown.Body.String() != known.Body.String() {
+			t.Errorf("one more wish is answered %d and %d", known.Code, unknown.Code)
+		}
+		if w := ask("203.0.113.6:1", "ann"); w.Code != http.StatusSeeOther {
+			t.Errorf("a wish from elsewhere is answered %d", w.Code)
+		}
+		if w := s.send("POST", "/login", "203.0.113.5:1", "name", "ann", "password", password); w.Code != http.StatusSeeOther {
+			t.Errorf("a sign-in from there is answered %d", w.Code)
+		}
+		s.clock.add(time.Hour)
+		if w := ask("203.0.113.5:1", "ann"); w.Code != http.StatusSeeOther {
+			t.Errorf("an hour later a wish from there is answered %d", w.Code)
+		}
+	})
+	t.Run("to three an hour for a user, of which the last works", func(t *testing.T) {
+		sent := make(chan string, 10)
+		s := serve(t, links(sent))
+		s.run(t)
+		s.add("ann")
+		s.add("bob")
+		b := s.open()
+		ask := func(name string) (link string) {
+			t.Helper()
+			s.clock.add(2 * time.Minute)
+			b.post("/forgot", "name", "ann")
+			if name != "ann" {
+				b.post("/forgot", "name", name)
+			}
+			if link = <-sent; !strings.HasPrefix(link, name) {
+				t.Errorf("%s is sent, not one for %s", link, name)
+			}
+			return link
+		}
+		ask("ann")
+		ask("ann")
+		_, last, _ := strings.Cut(ask("ann"), "token=")
+		ask("bob") // and ann gets none
+		s.clock.add(time.Hour)
+		s.clock.add(-9 * time.Minute)
+		b.post("/reset", "token", last, "password", newPassword).wantTo(t, "/login")
+		ask("ann") // another password, another count
+	})
+}
+
+func TestASlowMailTellsNothingAndHoldsUpNoLookUp(t *testing.T) {
+	begun, release, sent := make(chan time.Duration, 10), make(chan struct{}), make(chan string, 10)
+	s := serve(t, func(cfg *login.Config) {
+		cfg.OnReset = func(ctx context.Context, u login.User, _ string) error {
+			deadline, _ := ctx.Deadline()
+			begun <- time.Until(deadline)
+			<-release
+			sent <- u.Name
+			return nil
+		}
+	})
+	s.add("ann")
+	s.add("bob")
+	s.run(t)
+	b := s.open()
+	b.post("/forgot", "name", "ann")
+	if left := <-begun; left <= 0 || left > 30*time.Second {
+		t.Errorf("a mail has %v", left)
 	}
-	if refused != 50 {
-		t.Errorf("%d of 150 were refused, want 50", refused)
+	for range 130 {
+		b.post("/forgot", "name", "nobody").wantTo(t, "/forgot?sent")
+	}
+	b.post("/forgot", "name", "bob").wantTo(t, "/forgot?sent")
+	close(release)
+	for _, want := range []string{"ann", "bob"} {
+		if got := <-sent; got != want {
+			t.Errorf("a mail went to %s, not to %s", got, want)
+		}
 	}
 }
 

@@ -17,8 +17,17 @@ type forgotten struct {
 	agent     string
 }
 
-// maxForgotten bounds the wishes that wait.
-const maxForgotten = 100
+// A mail is a link that waits to be sent.
+type mail struct {
+	to    User
+	link  string
+	entry AuditEntry
+}
+
+const (
+	maxForgotten = 100              // wishes that wait, and mails
+	mailTimeout  = 30 * time.Second // for each call of OnReset
+)
 
 func (l *Login) showForgot(w http.ResponseWriter, r *http.Request) {
 	p := Page{Title: "Forgot your password?", CanMail: l.onReset.Load() != nil, Sent: r.URL.Query().Has("sent")}
@@ -28,37 +37,96 @@ func (l *Login) showForgot(w http.ResponseWriter, r *http.Request) {
 	l.show(w, r, http.StatusOK, "forgot", p)
 }
 
-// askReset answers alike, and as fast, whoever is asked about: all else happens
-// off the request.
+// askReset answers alike, and as fast, whoever is asked about: all that depends on
+// the name happens off the request.
 func (l *Login) askReset(w http.ResponseWriter, r *http.Request) {
-	canonical, err := Canonical(r.PostFormValue("name"))
-	if err == nil && l.onReset.Load() != nil {
-		select {
-		case l.forgot <- forgotten{canonical, l.addr(r), r.UserAgent()}:
-		default:
-			l.throttledOrDown(w, r, &Throttled{After: time.Minute})
+	if l.onReset.Load() != nil {
+		if _, err := l.tables.reserve(r.Context(), l.now(), ordered(sourceCounters(l.cfg.Keys, l.addr(r), wishesOf))); err != nil {
+			l.throttledOrDown(w, r, err)
 			return
+		}
+		if canonical, err := Canonical(r.PostFormValue("name")); err == nil {
+			select {
+			case l.forgot <- forgotten{canonical, l.addr(r), r.UserAgent()}:
+			default:
+				l.dropped()
+			}
 		}
 	}
 	http.Redirect(w, r, "/forgot?sent", http.StatusSeeOther)
 }
 
-func (l *Login) sendReset(ctx context.Context, f forgotten) {
-	e := AuditEntry{Event: AuditResetAsked, Time: l.now(), Name: f.canonical, Addr: f.addr, Agent: f.agent, Result: AuditOK}
-	u, token, err := l.newReset(ctx, f.canonical)
-	if errors.Is(err, ErrNoLink) {
-		return // and nothing is written: anybody can ask, as often as they like
-	}
+// dropped logs that a wish came to nothing, with how many did so far.
+func (l *Login) dropped() {
+	n := l.drops.Add(1)
+	l.dropLog.Do(func() {
+		l.cfg.Logger.Warn("Links to set a new password were asked for faster than they can be sent, and wishes are dropped. See how long OnReset takes, and from where they come.", "dropped", n)
+	})
+}
+
+// grant makes the link that somebody wishes for and hands it to sendMails. It waits
+// for no mail: whether others are served would tell if the last one was known.
+func (l *Login) grant(ctx context.Context, f forgotten) {
+	m := mail{entry: AuditEntry{Event: AuditResetAsked, Time: l.now(), Name: f.canonical, Addr: f.addr, Agent: f.agent}}
+	u, err := l.linkUser(ctx, f.canonical)
 	if err == nil {
-		e.UserID, e.Name = u.ID, u.Name
-		err = (*l.onReset.Load())(ctx, *u, l.resetLink(token))
+		m.to, m.entry.UserID, m.entry.Name = *u, u.ID, u.Name
+		if len(l.mails) == cap(l.mails) {
+			l.dropped() // before a link is made, which would be the only one that works
+			return
+		}
+		m.link, err = l.mailedLink(ctx, u)
+	}
+	switch {
+	case errors.Is(err, ErrNoLink): // and nothing is written: anybody can ask, as often as they like
+	case err != nil:
+		l.sent(ctx, m, err)
+	default:
+		l.mails <- m
+	}
+}
+
+// mailedLink returns a link for u, or ErrNoLink if there were enough of late.
+func (l *Login) mailedLink(ctx context.Context, u *User) (string, error) {
+	now, links := l.now(), []counter{linkCounter(l.cfg.Keys, u)}
+	err := l.tables.peek(ctx, now, links)
+	if errors.As(err, new(*Throttled)) {
+		return "", ErrNoLink
 	}
 	if err != nil {
-		e.Result = "not sent"
-		l.cfg.Logger.ErrorContext(ctx, "login: a link to set a new password was not sent", "user", e.UserID, "err", err)
+		return "", err
 	}
-	l.audit(ctx, e)
-	l.cfg.OnEvent(ctx, e)
+	token, err := l.newReset(ctx, u)
+	if err != nil {
+		return "", err
+	}
+	_, err = l.tables.reserve(ctx, now, links)
+	return l.resetLink(token), err
+}
+
+func (l *Login) sendMails(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-l.mails:
+			inTime, cancel := context.WithTimeout(ctx, mailTimeout)
+			err := (*l.onReset.Load())(inTime, m.to, m.link)
+			cancel()
+			l.sent(ctx, m, err)
+		}
+	}
+}
+
+// sent records that a mail was sent, or why not.
+func (l *Login) sent(ctx context.Context, m mail, err error) {
+	m.entry.Result = AuditOK
+	if err != nil {
+		m.entry.Result = "not sent"
+		l.cfg.Logger.ErrorContext(ctx, "login: a link to set a new password was not sent", "user", m.entry.UserID, "err", err)
+	}
+	l.audit(ctx, m.entry)
+	l.cfg.OnEvent(ctx, m.entry)
 }
 
 func (l *Login) resetLink(token string) string { return l.cfg.PublicURL + "/reset?token=" + token }
@@ -74,7 +142,11 @@ func (l *Login) NewReset(ctx context.Context, name string) (link string, err err
 	if l.cfg.PublicURL == "" {
 		return "", errors.New("login: a link needs PublicURL, such as https://example.com")
 	}
-	u, token, err := l.newReset(ctx, canonical)
+	u, err := l.linkUser(ctx, canonical)
+	if err != nil {
+		return "", err
+	}
+	token, err := l.newReset(ctx, u)
 	if err != nil {
 		return "", err
 	}

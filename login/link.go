@@ -17,7 +17,7 @@ import (
 const (
 	tokenSize = 32
 	linkLife  = time.Hour
-	linkPause = time.Minute // between links for one user: nobody's mailbox is flooded
+	linkPause = time.Minute // between links for one user: a second click leaves the first link alone
 )
 
 var (
@@ -28,22 +28,24 @@ var (
 	ErrNoLink = errors.New("login: there is no link for this name now")
 )
 
-// newReset returns a token for a link that sets a new password: once, within an
-// hour, and only the newest one of a user, unless the credentials change before.
-func (l *Login) newReset(ctx context.Context, canonical string) (*User, string, error) {
+// linkUser returns the user with this name who may have a link, or ErrNoLink.
+func (l *Login) linkUser(ctx context.Context, canonical string) (*User, error) {
 	u, err := l.users.ByName(ctx, canonical)
 	if errors.Is(err, ErrNoUser) || err == nil && u.Disabled {
-		return nil, "", ErrNoLink
+		return nil, ErrNoLink
 	}
-	if err != nil {
-		return nil, "", err
-	}
+	return u, err
+}
+
+// newReset returns a token for a link that sets a new password: once, within an
+// hour, and only the newest one of a user, unless the credentials change before.
+func (l *Login) newReset(ctx context.Context, u *User) (string, error) {
 	token := make([]byte, tokenSize)
 	rand.Read(token)
 	if err := l.tables.addReset(ctx, u, token, l.now()); err != nil {
-		return nil, "", err
+		return "", err
 	}
-	return u, base64.RawURLEncoding.EncodeToString(token), nil
+	return base64.RawURLEncoding.EncodeToString(token), nil
 }
 
 // useReset sets a new password in exchange for the token of a link. The failures
@@ -51,7 +53,7 @@ func (l *Login) newReset(ctx context.Context, canonical string) (*User, string, 
 // *PasswordError, after which the link still works, and *Throttled.
 func (l *Login) useReset(ctx context.Context, token, password string, addr netip.Addr) (*User, error) {
 	now := l.now()
-	res, err := l.tables.reserve(ctx, now, ordered(sourceCounters(l.cfg.Keys, addr)))
+	res, err := l.tables.reserve(ctx, now, ordered(sourceCounters(l.cfg.Keys, addr, failuresOf)))
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/crumb-go/crumb/keyring"
 	"github.com/crumb-go/crumb/session"
 )
@@ -74,7 +76,8 @@ type Config struct {
 	OnEvent func(ctx context.Context, e AuditEntry)
 
 	// OnReset sends the user a link to set a new password, by mail as a rule. It
-	// is called by [Login.Run], one at a time, and needs PublicURL. Without it
+	// is called by [Login.Run], one at a time, has 30 seconds, and needs PublicURL.
+	// A user gets at most 3 links an hour, the last of which works. Without it
 	// /forgot says that whoever runs the site gives out links: crumb users reset.
 	OnReset func(ctx context.Context, u User, link string) error
 
@@ -113,6 +116,9 @@ type Login struct {
 	pages   *pages
 	origins *http.CrossOriginProtection
 	forgot  chan forgotten
+	mails   chan mail
+	drops   atomic.Int64 // wishes that came to nothing
+	dropLog rate.Sometimes
 	turns   sync.Map // of inTurn: from session.ID to a channel that is closed at the end
 	onReset atomic.Pointer[func(ctx context.Context, u User, link string) error]
 }
@@ -156,7 +162,8 @@ func New(cfg Config) (*Login, error) {
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(context.Context, AuditEntry) {}
 	}
-	l := &Login{cfg: cfg, users: cfg.Users, tables: cfg.Tables, forgot: make(chan forgotten, maxForgotten)}
+	l := &Login{cfg: cfg, users: cfg.Users, tables: cfg.Tables, forgot: make(chan forgotten, maxForgotten), mails: make(chan mail, maxForgotten),
+		dropLog: rate.Sometimes{First: 1, Interval: time.Minute}}
 	if err := l.setUp(); err != nil {
 		return nil, err
 	}
@@ -210,12 +217,15 @@ func (l *Login) now() time.Time { return l.cfg.Clock().UTC().Truncate(time.Micro
 // Run sends the links that were asked for, until ctx is done: go accounts.Run(ctx).
 // Without it nobody gets any.
 func (l *Login) Run(ctx context.Context) error {
+	var mailing sync.WaitGroup
+	mailing.Go(func() { l.sendMails(ctx) })
+	defer mailing.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case f := <-l.forgot:
-			l.sendReset(ctx, f)
+			l.grant(ctx, f)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package login
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -37,19 +38,15 @@ const (
 	closedFor = deviceLife
 )
 
-// What may come from one network, on any account.
-const (
-	sourceWindow = time.Hour
-	sourceLimit  = 100  // an IPv4 address, or an IPv6 /64, which is one host's
-	regionLimit  = 1000 // an IPv6 /48, which is one site's
-)
+// countedFor is how long what has a limit is counted, from its first time on.
+const countedFor = time.Hour
 
 // A counter counts the failures of one account, device or network.
 type counter struct {
 	// ids are its rows: one under each key of the ring, the newest first.
 	ids [][]byte
-	// limit is how many failures a network may make in an hour; 0 says that the
-	// pause doubles instead.
+	// limit is how many there may be in an hour, for networks and links; 0 says that
+	// the pause doubles instead.
 	limit int
 }
 
@@ -61,24 +58,44 @@ func deviceCounter(keys *keyring.Ring, userID string, device []byte) counter {
 	return counter{ids: keys.MACs("login.device.failures", []byte(userID), device)}
 }
 
+// A quota is what may come from one network in an hour.
+type quota struct {
+	purpose      string
+	host, region int // an IPv4 address or an IPv6 /64, which is one host's; an IPv6 /48, which is one site's
+}
+
+var (
+	failuresOf = quota{"login.source", 100, 1000}
+	wishesOf   = quota{"login.wishes", 20, 200} // for links: people who share an address forget less often than they mistype
+)
+
+// linksAnHour is how many links are mailed to one user in an hour. A stranger who
+// asks for them fills no mailbox, and the owner loses nothing: the last of them
+// works, until the hour is over.
+const linksAnHour = 3
+
+func linkCounter(keys *keyring.Ring, u *User) counter {
+	return counter{ids: keys.MACs("login.links", []byte(u.ID), binary.BigEndian.AppendUint64(nil, uint64(u.Generation))), limit: linksAnHour}
+}
+
 // sourceCounters returns the counters of the networks of an address, none for one
 // that is this machine's or private: behind a proxy that is not trusted everybody
 // would share it.
-func sourceCounters(keys *keyring.Ring, addr netip.Addr) (list []counter) {
+func sourceCounters(keys *keyring.Ring, addr netip.Addr, q quota) (list []counter) {
 	addr = addr.Unmap().WithZone("")
 	if !isPublic(addr) {
 		return nil
 	}
-	nets := map[int]int{32: sourceLimit}
+	nets := map[int]int{32: q.host}
 	if addr.Is6() {
-		nets = map[int]int{64: sourceLimit, 48: regionLimit}
+		nets = map[int]int{64: q.host, 48: q.region}
 	}
 	for bits, limit := range nets {
 		p, err := addr.Prefix(bits)
 		if err != nil {
 			panic(err) // the lengths fit the families
 		}
-		list = append(list, counter{ids: keys.MACs("login.source", []byte(p.String())), limit: limit})
+		list = append(list, counter{ids: keys.MACs(q.purpose, []byte(p.String())), limit: limit})
 	}
 	return list
 }
@@ -120,7 +137,7 @@ func (c counter) add(t tally, now time.Time) tally {
 	t.failures++
 	if c.limit > 0 {
 		if t.failures == 1 {
-			t.expires = now.Add(sourceWindow)
+			t.expires = now.Add(countedFor)
 		}
 		return t
 	}

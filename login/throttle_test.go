@@ -166,11 +166,7 @@ func TestAHundredFailuresInARowCloseTheAccountToStrangers(t *testing.T) {
 	})
 	t.Run("until a reset", func(t *testing.T) {
 		b, _ := closed(t)
-		_, token, err := b.newReset(t.Context(), "ann")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.useReset(t.Context(), token, "another fine password", loopback); err != nil {
+		if _, err := b.useReset(t.Context(), b.link(), "another fine password", loopback); err != nil {
 			t.Fatal(err)
 		}
 		open(t, b, "another fine password", firstPause)
@@ -363,7 +359,7 @@ func TestCountersHoldAcrossProcessesAndAReopen(t *testing.T) {
 
 func TestANetworkMayFailSoOftenInAnHour(t *testing.T) {
 	addr := netip.MustParseAddr
-	sources := func(b *bench, s string) []counter { return sourceCounters(b.cfg.Keys, addr(s)) }
+	sources := func(b *bench, s string) []counter { return sourceCounters(b.cfg.Keys, addr(s), failuresOf) }
 	exhaust := func(t *testing.T, b *bench, s string, n int) {
 		t.Helper()
 		for i := range n {
@@ -415,7 +411,7 @@ func TestANetworkMayFailSoOftenInAnHour(t *testing.T) {
 				t.Errorf("%s is counted", s)
 			}
 		}
-		if list := sourceCounters(b.cfg.Keys, netip.Addr{}); len(list) != 0 {
+		if list := sourceCounters(b.cfg.Keys, netip.Addr{}, failuresOf); len(list) != 0 {
 			t.Error("no address is counted")
 		}
 		for n := range 3 {

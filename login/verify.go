@@ -134,7 +134,7 @@ func (l *Login) counters(ctx context.Context, u *User, a attempt) (list []counte
 			return list, true, nil
 		}
 	}
-	sources := sourceCounters(l.cfg.Keys, a.addr)
+	sources := sourceCounters(l.cfg.Keys, a.addr, failuresOf)
 	if len(sources) == 0 {
 		l.tables.warnedOnce.Do(func() {
 			l.cfg.Logger.Warn("Tries to sign in come from a private address and are not limited by network. Behind a proxy, trust it: set its address in the trusted proxies.", "addr", a.addr)
