@@ -1,9 +1,11 @@
 package login
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/crumb-go/crumb/session"
 )
@@ -49,7 +51,7 @@ func (l *Login) registerUser(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.tell(r, AuditEntry{Event: AuditRegister, Result: AuditOK, UserID: u.ID, Name: u.Name})
-	if err := l.enter(w, r, u, false); err != nil {
+	if err := l.enter(r.Context(), r, u, false); err != nil {
 		if !l.throttledOrDown(w, r, err) {
 			http.Redirect(w, r, "/login", http.StatusSeeOther)
 		}
@@ -104,20 +106,40 @@ func (l *Login) changePassword(w http.ResponseWriter, r *http.Request) {
 		l.changedMeanwhile(w, r, u, password)
 		return
 	}
-	if err == nil {
-		err = l.enter(w, r, changed, false)
-	}
-	if err == nil {
-		_, err = l.cfg.Sessions.RevokeUser(r.Context(), u.ID, session.From(r).ID())
-	}
 	if err != nil {
-		if !l.throttledOrDown(w, r, err) {
-			http.Redirect(w, r, "/login", http.StatusSeeOther) // disabled, or changed elsewhere, meanwhile
-		}
+		l.throttledOrDown(w, r, err)
 		return
 	}
+	ctx, cancel := settled(r)
+	defer cancel()
 	l.tell(r, AuditEntry{Event: AuditPasswordChange, Result: AuditOK, UserID: u.ID, Name: u.Name})
-	l.passwordChanged(w, r, changed)
+	_, revoked := l.cfg.Sessions.RevokeUser(ctx, u.ID, session.From(r).ID())
+	entered := l.enter(ctx, r, changed, false)
+	switch {
+	case errors.Is(entered, errWrong): // disabled, or changed elsewhere, meanwhile
+		http.Redirect(w, r, "/login", http.StatusSeeOther)
+	case entered != nil || revoked != nil:
+		l.halfDone(w, r, "Your password is changed", errors.Join(entered, revoked))
+	default:
+		l.passwordChanged(w, r, changed)
+	}
+}
+
+// settled is the context of what follows once a users row is written: that is done
+// to its end, whether or not the client stays.
+func settled(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(r.Context()), settleTime)
+}
+
+const settleTime = 15 * time.Second
+
+// halfDone answers that a users row is written, and what follows failed. The
+// sessions that live on are worth nothing to a route that asks who is signed in.
+func (l *Login) halfDone(w http.ResponseWriter, r *http.Request, done string, err error) {
+	l.cfg.Logger.ErrorContext(r.Context(), "login: a users row is written, and the sessions of the user could not all be ended or renewed", "path", r.URL.Path, "err", err)
+	l.message(w, r, http.StatusServiceUnavailable, Page{
+		Title: done, Alert: "That is done. But not all that goes with it could be done right now: you may be asked to sign in again, and other devices may still show that you are signed in.",
+	})
 }
 
 func (l *Login) passwordChanged(w http.ResponseWriter, r *http.Request, u *User) {
@@ -139,7 +161,7 @@ func (l *Login) changedMeanwhile(w http.ResponseWriter, r *http.Request, u *User
 		err = l.confirm(r, now, password)
 	}
 	if err == nil {
-		err = l.enter(w, r, now, false)
+		err = l.enter(r.Context(), r, now, false)
 	}
 	if err != nil {
 		l.failed(r, AuditPasswordChange, u, u.Name, err)
@@ -197,22 +219,26 @@ func (l *Login) deleteAccount(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	id := session.From(r).ID()
-	err := l.users.(Deleter).Delete(r.Context(), u.ID, u.Generation)
+	ctx, cancel := settled(r)
+	defer cancel()
+	err := l.users.(Deleter).Delete(ctx, u.ID, u.Generation)
 	if errors.Is(err, ErrChanged) {
-		if _, err = l.users.ByID(r.Context(), u.ID); err == nil {
+		if _, err = l.users.ByID(ctx, u.ID); err == nil {
 			http.Redirect(w, r, "/login", http.StatusSeeOther) // the password is another by now
 			return
 		}
 	}
-	if err == nil || errors.Is(err, ErrNoUser) { // by now, as after a double click
-		err = l.endAll(r, u)
+	if err == nil {
+		l.tell(r, AuditEntry{Event: AuditUserDeleted, Result: AuditOK, UserID: u.ID, Name: u.Name})
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNoUser) { // which is by now, as after a double click
 		l.unavailable(w, r, err)
 		return
 	}
-	l.tell(r, AuditEntry{Event: AuditUserDeleted, Result: AuditOK, UserID: u.ID, Name: u.Name, Session: id})
+	if err := l.endAll(r, u); err != nil {
+		l.halfDone(w, r, "Your account is deleted", err)
+		return
+	}
 	w.Header().Set("Clear-Site-Data", `"cache"`)
 	l.message(w, r, http.StatusOK, Page{Title: "Your account is deleted", Notice: "You are signed out everywhere. What the account was is gone."})
 }

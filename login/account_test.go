@@ -451,7 +451,9 @@ func TestWishesForLinksAreBounded(t *testing.T) {
 	t.Run("by network, whoever is asked about", func(t *testing.T) {
 		s := serve(t, links(make(chan string, 100)))
 		s.add("ann")
-		ask := func(addr, name string) *httptest.ResponseRecorder { return s.send("POST", "/forgot", addr, "name", name) }
+		ask := func(addr, name string) *httptest.ResponseRecorder {
+			return s.send("POST", "/forgot", addr, "name", name)
+		}
 		for i := range 20 {
 			if w := ask("203.0.113.5:1", []string{"ann", "nobody"}[i%2]); w.Code != http.StatusSeeOther {
 				t.Fatalf("wish %d is answered %d", i+1, w.Code)

@@ -182,29 +182,32 @@ func (l *Login) reset(w http.ResponseWriter, r *http.Request) {
 			Title: "That link does not work", Alert: "Each link works once, for an hour, and only the newest one. Ask for another.",
 		})
 		return
-	case err == nil:
-		err = l.endAll(r, u)
-	}
-	if err != nil {
+	case err != nil:
 		l.throttledOrDown(w, r, err)
 		return
 	}
 	l.tell(r, AuditEntry{Event: AuditReset, Result: AuditOK, UserID: u.ID, Name: u.Name})
+	if err := l.endAll(r, u); err != nil {
+		l.halfDone(w, r, "Your new password is set", err)
+		return
+	}
 	notice.Set(session.From(r), "Your new password is set. Sign in with it.")
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }
 
 // endAll ends the sessions of u, first that of the request if it is one of them: what
 // is kept from here on is a new visitor's.
-func (l *Login) endAll(r *http.Request, u *User) error {
-	ctx, s := context.WithoutCancel(r.Context()), session.From(r)
+func (l *Login) endAll(r *http.Request, u *User) (ended error) {
+	ctx, cancel := settled(r)
+	defer cancel()
+	s := session.From(r)
 	if s.User() == u.ID {
 		s.SignOut()
 		if err := s.Commit(ctx); err != nil && !over(err) {
-			return err
+			ended = err
 		}
 		visitOf(r, "the end of all sessions").is(nil)
 	}
 	_, err := l.cfg.Sessions.RevokeUser(ctx, u.ID)
-	return err
+	return errors.Join(ended, err)
 }

@@ -2,11 +2,13 @@ package login_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ type hookedUsers struct {
 	beforeWrite func() // SetPassword and Delete
 	afterWrite  func()
 	afterByID   func()
+	failByID    atomic.Int64 // the how manieth call from now on fails
 }
 
 func hook() (*hookedUsers, func(*login.Config)) {
@@ -39,6 +42,9 @@ func (h *hookedUsers) run(f *func()) {
 }
 
 func (h *hookedUsers) ByID(ctx context.Context, id string) (*login.User, error) {
+	if h.failByID.Add(-1) == 0 {
+		return nil, errors.New("the database is on fire")
+	}
 	u, err := h.Tables.ByID(ctx, id)
 	h.run(&h.afterByID)
 	return u, err
@@ -274,5 +280,109 @@ func TestADoubleClickOnTheButtons(t *testing.T) {
 			b.post("/account/delete", "current", password).want(t, http.StatusOK, "Your account is deleted")
 		}
 		second.post("/account/delete", "current", password).want(t, http.StatusOK, "Your account is deleted")
+	})
+}
+
+// events are those of the audit log, the newest first.
+func (s *site) events() (list []string) {
+	s.t.Helper()
+	entries, err := s.tables.Audit(context.Background(), login.AuditQuery{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, e := range entries {
+		list = append(list, e.Event+" "+e.Result)
+	}
+	return list
+}
+
+// postAndLeave posts a form from a browser that is gone once the row is written.
+func (b *browser) postAndLeave(s *site, h *hookedUsers, path string, fields ...string) {
+	r := httptest.NewRequest("POST", path, strings.NewReader(form(fields...)))
+	r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"text/html"}, "Cookie": {"crumb=" + b.token()}}
+	ctx, leave := context.WithCancel(r.Context())
+	h.afterWrite = leave
+	s.handler.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+	if ctx.Err() == nil {
+		b.t.Error("nothing was written")
+	}
+	leave()
+}
+
+func TestWhatIsWrittenIsSettledThoughTheClientLeaves(t *testing.T) {
+	for path, c := range map[string]struct {
+		fields []string
+		event  string
+		live   int
+	}{
+		"/account/password": {[]string{"current", password, "password", newPassword}, "password-change ok", 1},
+		"/account/delete":   {[]string{"current", password}, "user-deleted ok", 0},
+	} {
+		h, users := hook()
+		s := serve(t, users)
+		u := s.add("ann")
+		here, there := s.open(), s.open()
+		here.signIn("ann")
+		there.signIn("ann")
+		here.postAndLeave(s, h, path, c.fields...)
+		if n := len(s.live(u.ID)); n != c.live {
+			t.Errorf("%s: %d sessions live, want %d", path, n, c.live)
+		}
+		if list := s.events(); list[0] != c.event {
+			t.Errorf("%s: the audit log says %v", path, list)
+		}
+	}
+	t.Run("by a reset link too", func(t *testing.T) {
+		sent := make(chan string, 1)
+		h, users := hook()
+		s := serve(t, links(sent), users)
+		s.run(t)
+		u := s.add("ann")
+		b := s.open()
+		b.signIn("ann")
+		b.post("/forgot", "name", "ann")
+		_, token, _ := strings.Cut(<-sent, "token=")
+		b.postAndLeave(s, h, "/reset", "token", token, "password", newPassword)
+		if n := len(s.live(u.ID)); n != 0 || s.events()[0] != "reset ok" {
+			t.Errorf("%d sessions live, and the audit log says %v", n, s.events())
+		}
+	})
+}
+
+func TestWhileUsersCannotBeReadOnce(t *testing.T) {
+	t.Run("a change of the password is told, ends the others, and stays", func(t *testing.T) {
+		h, users := hook()
+		s := serve(t, users)
+		u := s.add("ann")
+		here, there := s.open(), s.open()
+		here.signIn("ann")
+		there.signIn("ann")
+		h.failByID.Store(2) // after the guard
+		here.post("/account/password", "current", password, "password", newPassword).want(t, http.StatusServiceUnavailable, "Your password is changed")
+		if n := len(s.live(u.ID)); n != 1 || s.events()[0] != "password-change ok" {
+			t.Errorf("%d sessions live, and the audit log says %v", n, s.events())
+		}
+		here.get("/private").want(t, http.StatusOK)
+		there.get("/private").wantTo(t, "/login?next=/private")
+		s.wantOnly(newPassword, password)
+	})
+	t.Run("nobody is signed out who confirms who they are", func(t *testing.T) {
+		h, users := hook()
+		s := serve(t, users)
+		s.add("ann")
+		b := s.open()
+		b.signIn("ann")
+		h.failByID.Store(2)
+		b.post("/login", "password", password).want(t, http.StatusServiceUnavailable)
+		b.get("/private").want(t, http.StatusOK)
+	})
+	t.Run("and nobody is signed in", func(t *testing.T) {
+		h, users := hook()
+		s := serve(t, users)
+		s.add("ann")
+		b := s.open()
+		h.failByID.Store(1)
+		b.post("/login", "name", "ann", "password", password).want(t, http.StatusServiceUnavailable)
+		b.get("/private").wantTo(t, "/login?next=/private")
 	})
 }

@@ -85,7 +85,7 @@ func (l *Login) signIn(w http.ResponseWriter, r *http.Request) {
 		u, err = l.verify(r.Context(), attempt{name: name, password: password, device: l.device(r), addr: l.addr(r)})
 	}
 	if err == nil {
-		err = l.enter(w, r, u, r.PostFormValue("remember") != "")
+		err = l.enter(r.Context(), r, u, r.PostFormValue("remember") != "")
 	}
 	if err != nil {
 		l.failed(r, event, u, name, err)
@@ -129,7 +129,7 @@ func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, id string, rememb
 		err = ErrNoUser
 	}
 	if err == nil {
-		err = l.enter(w, r, u, remember)
+		err = l.enter(r.Context(), r, u, remember)
 	}
 	if errors.Is(err, errWrong) {
 		err = ErrNoUser
@@ -147,9 +147,11 @@ func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, id string, rememb
 // enter makes u the user of the session, with a new token. The users row is read
 // once more when that is stored: who disables a user, or sets another password,
 // writes the row first and ends the sessions second, so that either they find this
-// session or it finds their row. Then it is refused as a wrong password is.
-func (l *Login) enter(w http.ResponseWriter, r *http.Request, u *User, remember bool) error {
-	ctx, s := r.Context(), session.From(r)
+// session or it finds their row. Then it is refused as a wrong password is. If it
+// cannot be read nobody is signed in who was not before, and nobody out.
+func (l *Login) enter(ctx context.Context, r *http.Request, u *User, remember bool) error {
+	s := session.From(r)
+	before := s.User()
 	s.SignIn(u.ID)
 	generation.Set(s, u.Generation)
 	if remember {
@@ -166,6 +168,9 @@ func (l *Login) enter(w http.ResponseWriter, r *http.Request, u *User, remember 
 		err = l.limitSessions(ctx, u.ID)
 	}
 	visit := visitOf(r, "a sign-in")
+	if err != nil && before == u.ID && !errors.Is(err, errWrong) {
+		return err
+	}
 	if err != nil {
 		visit.is(nil)
 		s.SignOut()
