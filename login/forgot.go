@@ -161,13 +161,16 @@ func (l *Login) showReset(w http.ResponseWriter, r *http.Request) {
 }
 
 func (l *Login) resetPage(w http.ResponseWriter, r *http.Request, status int, token, alert string) {
-	// The token is in the address of this page: it goes nowhere.
-	w.Header().Set("Referrer-Policy", "no-referrer")
+	// The token is in the address of this page: it goes nowhere. With no-referrer the
+	// form would come with Origin: null, and older browsers, which do not send
+	// Sec-Fetch-Site, would be refused.
+	w.Header().Set("Referrer-Policy", "strict-origin")
 	l.show(w, r, status, "reset", Page{Title: "Set a new password", ResetToken: token, Alert: alert, Field: "password"})
 }
 
 // reset sets the password, ends all sessions of the user and signs nobody in:
-// whoever reads somebody's mail should need the password too.
+// whoever reads somebody's mail should need the password too. The browser is one
+// that the user is known by from then on.
 func (l *Login) reset(w http.ResponseWriter, r *http.Request) {
 	token := r.PostFormValue("token")
 	u, err := l.useReset(r.Context(), token, r.PostFormValue("password"), l.addr(r))
@@ -187,6 +190,7 @@ func (l *Login) reset(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.tell(r, AuditEntry{Event: AuditReset, Result: AuditOK, UserID: u.ID, Name: u.Name})
+	l.setDevice(w, u) // who forgot a password is the one whom strangers must not keep out
 	if err := l.endAll(r, u); err != nil {
 		l.halfDone(w, r, "Your new password is set", err)
 		return

@@ -98,8 +98,7 @@ func (l *Login) signIn(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	l.tell(r, AuditEntry{Event: event, Result: AuditOK, UserID: u.ID, Name: u.Name})
-	l.greetDevice(w, r, u)
+	l.welcome(w, r, u, event)
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
@@ -140,7 +139,7 @@ func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, id string, rememb
 	if users, ok := l.users.(SignInRecorder); ok {
 		l.warn("The time of a sign-in could not be noted.", users.SignedIn(r.Context(), u.ID, l.now()))
 	}
-	l.tell(r, AuditEntry{Event: AuditSignIn, Result: AuditOK, UserID: u.ID, Name: u.Name})
+	l.welcome(w, r, u, AuditSignIn)
 	return nil
 }
 
@@ -358,9 +357,10 @@ func (l *Login) device(r *http.Request) string {
 	return ""
 }
 
-// greetDevice makes the browser one that u has signed in with, and tells if it was
-// none before.
-func (l *Login) greetDevice(w http.ResponseWriter, r *http.Request, u *User) {
+// welcome tells that u has signed in, makes the browser one that u is known by, and
+// tells if it was none before.
+func (l *Login) welcome(w http.ResponseWriter, r *http.Request, u *User, event string) {
+	l.tell(r, AuditEntry{Event: event, Result: AuditOK, UserID: u.ID, Name: u.Name})
 	if l.knowsDevice(u, l.device(r)) {
 		return
 	}
