@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/crumb-go/crumb/login"
+	"github.com/crumb-go/crumb/modules"
 )
 
 func auditCommand() *cobra.Command {
@@ -69,6 +71,52 @@ func auditCommand() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many; 0 is all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	return cmd
+}
+
+// openAudit opens the tables with the audit log of the app, or returns nil if it
+// keeps none, having no login. It creates nothing.
+func openAudit(cmd *cobra.Command) (*login.Tables, error) {
+	a, err := settings(cmd, modules.Login)
+	if err != nil {
+		return nil, err
+	}
+	db, _ := a.Config(modules.Database.Name).(modules.DatabaseConfig)
+	cfg, _ := a.Config(modules.Login.Name).(modules.LoginConfig)
+	db = cfg.Database(db)
+	e := engines[db.Engine()]
+	if e == nil {
+		return nil, nil
+	}
+	url, err := db.Address()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), modules.OpenTimeout)
+	defer cancel()
+	if _, err := e.status(ctx, url, db.TablePrefix); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // a file, which login.Status would make
+	}
+	version, err := login.Status(ctx, url, login.TablesConfig{TablePrefix: db.TablePrefix})
+	if err != nil || version == 0 {
+		return nil, err
+	}
+	return cfg.OpenTables(ctx, db, warnings(cmd))
+}
+
+// record writes what an operator did into the audit log, if there is one.
+func record(ctx context.Context, tables *login.Tables, e login.AuditEntry) error {
+	if tables == nil {
+		return nil
+	}
+	e.Actor, e.Result, e.Time = "operator", login.AuditOK, time.Now()
+	return notRecorded(tables.Record(context.WithoutCancel(ctx), e))
+}
+
+func notRecorded(err error) error {
+	if err != nil {
+		return fmt.Errorf("it is done, and not in the audit log: %w", err)
+	}
+	return nil
 }
 
 // auditLog returns at most limit entries, or all if that is 0.

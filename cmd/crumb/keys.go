@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,6 +35,13 @@ func keysCommand() *cobra.Command {
 				return err
 			}
 			file := a.Config(modules.Keys.Name).(modules.KeysConfig).SecretKeyFile
+			audit, err := openAudit(cmd) // first: nothing changes that cannot be told
+			if err != nil {
+				return err
+			}
+			if audit != nil {
+				defer audit.Close()
+			}
 			if err := keyring.Rotate(file, keep); err != nil {
 				if errors.Is(err, fs.ErrNotExist) {
 					err = app.WithHint(err, "the first start of an app with login makes it; name another with the setting [keys] secret_key_file")
@@ -43,9 +49,7 @@ func keysCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s has a new key, and up to %d former ones.\n", plain(file), keep)
-			return withUsers(cmd, func(ctx context.Context, u *users) error {
-				return u.record(ctx, login.AuditEntry{Event: login.AuditKeysRotated, Detail: fmt.Sprintf("kept at most %d", keep)})
-			})
+			return record(cmd.Context(), audit, login.AuditEntry{Event: login.AuditKeysRotated, Detail: fmt.Sprintf("kept at most %d", keep)})
 		},
 	}
 	rotate.Flags().IntVar(&keep, "keep", keepKeys, "how many former keys to keep, at most 15")

@@ -162,6 +162,48 @@ func TestARotationOfTheKeysEndsNothing(t *testing.T) {
 	}
 }
 
+func TestSessionsThatAnOperatorEndsAreInTheAuditLog(t *testing.T) {
+	dir := t.TempDir()
+	addUser(t, dir, "ann")
+	s := start(t, dir, crumbPath, "--login")
+	one, two := s.formPost("/login", "", signInForm).token(), s.formPost("/login", "", signInForm).token()
+	mustCrumb(t, dir, "sessions", "revoke", "--yes", one[:16])
+	user := selectText(t, filepath.Join(dir, "crumb.db"), "SELECT id FROM crumb_users")
+	mustCrumb(t, dir, "sessions", "revoke", "--yes", "--user", user)
+	s.wantPrivate(two, "")
+	s.formPost("/login", "", signInForm)
+	mustCrumb(t, dir, "sessions", "revoke", "--yes", "--all")
+	about := strings.Split(mustCrumb(t, dir, "audit", "--user", "ann"), "\n")
+	all := mustCrumb(t, dir, "audit")
+	for i, want := range map[int]string{3: "all: 1 session", 4: "session " + one[:16]} {
+		if line := about[i]; !strings.Contains(line, "session-revoked") || !strings.Contains(line, "operator") || !strings.Contains(line, want) {
+			t.Errorf("line %d of ann's is %q, want %q\n%s", i, line, want, strings.Join(about, "\n"))
+		}
+	}
+	if n := strings.Count(all, "session-revoked"); n != 3 {
+		t.Errorf("%d entries, want 3:\n%s", n, all)
+	}
+}
+
+func TestSessionsThatCannotBeEndedKeepNothingOutOfTheAuditLog(t *testing.T) {
+	for event, args := range map[string][]string{
+		"user-disabled": {"users", "disable", "ann"}, "password-change": {"users", "passwd", "ann"}, "user-deleted": {"users", "delete", "ann", "--yes"},
+	} {
+		dir := t.TempDir()
+		addUser(t, dir, "ann")
+		s := start(t, dir, crumbPath, "--login")
+		s.formPost("/login", "", signInForm)
+		s.kill()
+		execSQL(t, filepath.Join(dir, "crumb.db"), "CREATE TRIGGER refuse BEFORE UPDATE ON crumb_sessions BEGIN SELECT RAISE(ABORT, 'refused'); END")
+		if o := typed(t, dir, userPassword+" and more\n", args...); o.code != 1 || !strings.Contains(o.stderr, "hint: private routes take them no more") {
+			t.Errorf("%v: %+v", args, o)
+		}
+		if log := mustCrumb(t, dir, "audit", "--limit", "1"); !strings.Contains(log, event) {
+			t.Errorf("after %v the audit log says %s", args, log)
+		}
+	}
+}
+
 func TestServeWithoutLoginHasNoPagesForItAndKeysRotateNeedsKeys(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, dir, crumbPath)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/crumb-go/crumb/app"
+	"github.com/crumb-go/crumb/login"
 	"github.com/crumb-go/crumb/session"
 )
 
@@ -255,9 +256,9 @@ func revokeCommand() *cobra.Command {
 						return err
 					}
 				}
-				n, err := revoke(ctx, m, user, args)
+				n, ended, err := revoke(ctx, m, user, args)
 				fmt.Fprintf(cmd.OutOrStdout(), "Ended %s.\n", plural(n))
-				return err
+				return errors.Join(err, recordRevoked(cmd, ended))
 			})
 		},
 	}
@@ -303,23 +304,54 @@ func count(ctx context.Context, m *session.Manager, user string, ids []string) (
 	return n, nil
 }
 
-func revoke(ctx context.Context, m *session.Manager, user string, ids []string) (n int, err error) {
-	switch {
-	case user != "":
-		return m.RevokeUser(ctx, user)
-	case len(ids) == 0:
-		return m.RevokeAll(ctx)
+// revoke ends sessions and returns how many, and what the audit log should say.
+func revoke(ctx context.Context, m *session.Manager, user string, ids []string) (n int, ended []login.AuditEntry, err error) {
+	if len(ids) == 0 {
+		if user != "" {
+			n, err = m.RevokeUser(ctx, user)
+		} else {
+			n, err = m.RevokeAll(ctx)
+		}
+		if n > 0 {
+			ended = append(ended, login.AuditEntry{UserID: user, Detail: "all: " + plural(n)})
+		}
+		return n, ended, err
 	}
 	for _, id := range ids {
-		if _, err := m.Info(ctx, session.ID(id)); errors.Is(err, session.ErrNotFound) {
+		in, err := m.Info(ctx, session.ID(id))
+		if errors.Is(err, session.ErrNotFound) {
 			continue
 		}
 		if err := m.Revoke(ctx, session.ID(id)); err != nil {
-			return n, err
+			return n, ended, err
 		}
+		ended = append(ended, login.AuditEntry{UserID: in.User, Detail: "session " + id})
 		n++
 	}
-	return n, nil
+	return n, ended, nil
+}
+
+// recordRevoked writes into the audit log which sessions were ended, where there is
+// one. A log that cannot be opened keeps no session alive: they are ended before.
+func recordRevoked(cmd *cobra.Command, ended []login.AuditEntry) error {
+	if len(ended) == 0 {
+		return nil
+	}
+	tables, err := openAudit(cmd)
+	if err != nil || tables == nil {
+		return notRecorded(err)
+	}
+	defer tables.Close()
+	for _, e := range ended {
+		e.Event = login.AuditSessionRevoked
+		if u, err := tables.ByID(context.WithoutCancel(cmd.Context()), e.UserID); err == nil {
+			e.Name = u.Name
+		}
+		if err := record(cmd.Context(), tables, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ask returns nil if the answer is yes.

@@ -34,8 +34,13 @@ func settings(cmd *cobra.Command, mods ...*app.Module) (*app.App, error) {
 	}
 	return app.New(app.Options{
 		Args: args, Environ: os.Environ(), File: settingsFile, OtherTables: true, Program: "crumb",
-		Logger: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger: warnings(cmd),
 	}, mods...)
+}
+
+// warnings is the log of a command.
+func warnings(cmd *cobra.Command) *slog.Logger {
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // withSessions runs f on the sessions of the database that the settings name. It

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -52,18 +53,27 @@ func withUsers(cmd *cobra.Command, f func(ctx context.Context, u *users) error) 
 
 func openUsers(cmd *cobra.Command, mustExist bool, f func(ctx context.Context, u *users) error) error {
 	u := &users{}
+	var keyFile string
 	a, err := settings(cmd, &app.Module{
-		// The name and settings of the module that serves.
-		Name: modules.Login.Name, Config: modules.Login.Config, Requires: []*app.Module{modules.Database, modules.Keys},
+		// The name and settings of the modules that serve.
+		Name: modules.Keys.Name, Config: modules.Keys.Config,
+		Setup: func(e *app.Env) error {
+			keyFile = app.ConfigOf[modules.KeysConfig](e).SecretKeyFile
+			return nil
+		},
+	}, &app.Module{
+		Name: modules.Login.Name, Config: modules.Login.Config, Requires: []*app.Module{modules.Database},
 		Setup: func(e *app.Env) (err error) {
 			u.cfg = app.ConfigOf[modules.LoginConfig](e)
-			u.keys = app.Get[*keyring.Ring](e)
 			ctx, cancel := context.WithTimeout(e.Context(), modules.OpenTimeout)
 			defer cancel()
 			if u.tables, err = u.cfg.OpenTables(ctx, app.Get[modules.DatabaseConfig](e), e.Logger()); err != nil {
 				return err
 			}
 			e.OnStop(func(context.Context) error { return u.tables.Close() })
+			if u.keys, err = openKeys(ctx, u.tables, keyFile, mustExist); err != nil {
+				return err
+			}
 			if u.sessions, err = session.NewManager(app.Get[session.Store](e), session.Config{Logger: e.Logger()}); err != nil {
 				return err
 			}
@@ -91,13 +101,39 @@ func openUsers(cmd *cobra.Command, mustExist bool, f func(ctx context.Context, u
 	return errors.Join(f(cmd.Context(), u), a.Stop(context.WithoutCancel(cmd.Context())))
 }
 
+// openKeys opens the keys of the app. Only for its first user does it make the file:
+// what is counted under the keys of the app is not found under others.
+func openKeys(ctx context.Context, tables *login.Tables, file string, mustExist bool) (*keyring.Ring, error) {
+	if !mustExist {
+		some, err := tables.List(ctx, "", 1)
+		if err != nil {
+			return nil, err
+		}
+		mustExist = len(some) > 0
+	}
+	if _, err := os.Stat(file); mustExist && errors.Is(err, fs.ErrNotExist) {
+		return nil, app.WithHint(fmt.Errorf("there are no secret keys at %s", file),
+			"the first start of the app and the first crumb users add make them; name the file of the app with the setting [keys] secret_key_file")
+	}
+	return keyring.Open(file)
+}
+
 // record writes what the operator did into the audit log.
 func (u *users) record(ctx context.Context, e login.AuditEntry) error {
-	e.Actor, e.Result, e.Time = "operator", login.AuditOK, time.Now()
-	if err := u.tables.Record(context.WithoutCancel(ctx), e); err != nil {
-		return fmt.Errorf("it is done, and not in the audit log: %w", err)
+	return record(ctx, u.tables, e)
+}
+
+// settle follows the write of a users row: that is told at once, whether or not the
+// sessions can be ended, and both are done although the operator interrupts.
+func (u *users) settle(ctx context.Context, e login.AuditEntry) (ended int, err error) {
+	ctx = context.WithoutCancel(ctx)
+	recorded := u.record(ctx, e)
+	ended, err = u.sessions.RevokeUser(ctx, e.UserID)
+	if err != nil {
+		err = app.WithHint(fmt.Errorf("the row of %q is written, but the sessions could not all be ended: %w", e.Name, err),
+			"private routes take them no more; crumb sessions revoke --user "+e.UserID+" ends them")
 	}
-	return nil
+	return ended, errors.Join(err, recorded)
 }
 
 // find returns the user of this name.
@@ -201,12 +237,9 @@ func passwordCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				n, err := u.sessions.RevokeUser(ctx, found.ID)
-				if err != nil {
-					return err
-				}
+				n, err := u.settle(ctx, login.AuditEntry{Event: login.AuditPasswordChange, UserID: found.ID, Name: found.Name})
 				fmt.Fprintf(cmd.OutOrStdout(), "Set the password of %s and ended %s.\n", plain(found.Name), plural(n))
-				return u.record(ctx, login.AuditEntry{Event: login.AuditPasswordChange, UserID: found.ID, Name: found.Name})
+				return err
 			})
 		},
 	}
@@ -278,12 +311,8 @@ func disable(ctx context.Context, u *users, found *login.User) (string, error) {
 	if _, err := u.tables.SetDisabled(ctx, found.ID, true); err != nil {
 		return "", err
 	}
-	n, err := u.sessions.RevokeUser(ctx, found.ID)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("Disabled %s and ended %s.", plain(found.Name), plural(n)),
-		u.record(ctx, login.AuditEntry{Event: login.AuditUserDisabled, UserID: found.ID, Name: found.Name})
+	n, err := u.settle(ctx, login.AuditEntry{Event: login.AuditUserDisabled, UserID: found.ID, Name: found.Name})
+	return fmt.Sprintf("Disabled %s and ended %s.", plain(found.Name), plural(n)), err
 }
 
 func enable(ctx context.Context, u *users, found *login.User) (string, error) {
@@ -337,12 +366,9 @@ func deleteUserCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				n, err := u.sessions.RevokeUser(ctx, found.ID)
-				if err != nil {
-					return err
-				}
+				n, err := u.settle(ctx, login.AuditEntry{Event: login.AuditUserDeleted, UserID: found.ID, Name: found.Name})
 				fmt.Fprintf(cmd.OutOrStdout(), "Deleted %s and ended %s.\n", plain(found.Name), plural(n))
-				return u.record(ctx, login.AuditEntry{Event: login.AuditUserDeleted, UserID: found.ID, Name: found.Name})
+				return err
 			})
 		},
 	}
