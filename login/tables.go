@@ -232,15 +232,20 @@ func (t *Tables) Run(ctx context.Context) error {
 // sweepBatch is how many rows are removed at once, so that nobody waits long.
 const sweepBatch = 1000
 
-// Sweep removes counters and reset links that have expired at now, and entries of
-// the audit log that are older than AuditFor, in batches, and returns how many.
+// keepExpired is how long what expired stays, as sessions do: by the clock of
+// another process it may not have.
+const keepExpired = time.Hour
+
+// Sweep removes counters and reset links that expired an hour before now, and
+// entries of the audit log that are older than AuditFor, in batches, and returns how
+// many.
 func (t *Tables) Sweep(ctx context.Context, now time.Time) (total int, err error) {
 	for _, old := range []struct {
 		table, id, at string
 		before        time.Time
 	}{
-		{"{}login_counters", "id", "expires", now},
-		{"{}login_resets", "user_id", "expires", now},
+		{"{}login_counters", "id", "expires", now.Add(-keepExpired)},
+		{"{}login_resets", "user_id", "expires", now.Add(-keepExpired)},
 		{"{}audit", "id", "at", now.Add(-t.cfg.AuditFor)},
 	} {
 		n, err := t.deleteOld(ctx, old.table, old.id, old.at, old.before)

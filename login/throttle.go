@@ -393,7 +393,7 @@ func (t *Tables) bound(ctx context.Context, now time.Time, added int) {
 }
 
 func (t *Tables) evict(ctx context.Context, now time.Time, keep int) error {
-	if _, err := t.deleteOld(ctx, "{}login_counters", "id", "expires", now); err != nil {
+	if _, err := t.deleteOld(ctx, "{}login_counters", "id", "expires", now.Add(-keepExpired)); err != nil {
 		return err
 	}
 	var rows int
