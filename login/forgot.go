@@ -82,7 +82,10 @@ func (l *Login) grant(ctx context.Context, f forgotten) {
 	case err != nil:
 		l.sent(ctx, m, err)
 	default:
-		l.mails <- m
+		select {
+		case l.mails <- m:
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -37,8 +37,8 @@ type TablesConfig struct {
 	// slog.Default.
 	Logger *slog.Logger
 
-	// MaxCounters is how many accounts, devices and networks failed tries are
-	// counted of at a time, of some 200 bytes each. Beyond it those with the fewest
+	// MaxCounters is how many accounts, devices and networks failed tries and wishes
+	// for links are counted of at a time, of some 200 bytes each. Beyond it those with the fewest
 	// failures are forgotten. Defaults to 100,000.
 	MaxCounters int
 

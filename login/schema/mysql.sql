@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS crumb_users (
 	signed_in  BIGINT         NOT NULL  -- 0 for never
 ) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4;
 
--- Failed tries, under an HMAC of the name, the device or the network.
+-- Failed tries and wishes for links, under an HMAC of the name, user, device or network.
 CREATE TABLE IF NOT EXISTS crumb_login_counters (
 	id            VARBINARY(36) NOT NULL PRIMARY KEY,
 	failures      BIGINT        NOT NULL,

@@ -11,7 +11,7 @@ CREATE TABLE crumb_users (
 	signed_in  INTEGER NOT NULL  -- 0 for never
 );
 
--- Failed tries, under an HMAC of the name, the device or the network.
+-- Failed tries and wishes for links, under an HMAC of the name, user, device or network.
 CREATE TABLE crumb_login_counters (
 	id            BLOB    NOT NULL PRIMARY KEY,
 	failures      INTEGER NOT NULL,
