@@ -112,9 +112,10 @@ func (l *Login) changePassword(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := settled(r)
 	defer cancel()
+	// First, for until then another request of this browser finds the session over.
+	entered := l.enter(ctx, r, changed, false)
 	l.tell(r, AuditEntry{Event: AuditPasswordChange, Result: AuditOK, UserID: u.ID, Name: u.Name})
 	_, revoked := l.cfg.Sessions.RevokeUser(ctx, u.ID, session.From(r).ID())
-	entered := l.enter(ctx, r, changed, false)
 	switch {
 	case errors.Is(entered, errWrong): // disabled, or changed elsewhere, meanwhile
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
