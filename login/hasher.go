@@ -59,7 +59,7 @@ func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err e
 		leaveAll()
 		if h.isFull() {
 			h.reserve.hold()
-			time.AfterFunc(floodPause*time.Since(began), leave)
+			time.AfterFunc(min(floodPause*time.Since(began), longestPause), leave)
 			return
 		}
 		leave()
@@ -69,8 +69,12 @@ func (h *hasher) acquire(ctx context.Context, known bool) (release func(), err e
 // floodPause is how many times as long as it was used a place of strangers stays
 // empty while more of them wait than can have their turn in time. A flood, most of
 // which is refused whatever is done, so takes a tenth of the processors that it
-// could take, and the rest of the app keeps its times.
-const floodPause = 9
+// could take, and the rest of the app keeps its times. But no longer than a quarter of
+// what somebody waits: also where hashing is slow, some have their turn.
+const (
+	floodPause   = 9
+	longestPause = maxWait / 4
+)
 
 // isFull reports whether a stranger would be told at once that there is no place.
 func (h *hasher) isFull() bool {

@@ -587,14 +587,13 @@ func TestAFloodOfStrangersDoesNotReachTheDatabaseAndAKnownDeviceGetsThrough(t *t
 	}
 }
 
-func TestInAFloodAPlaceOfStrangersRestsNineTimesAsLongAsItWasUsed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := &hasher{all: newQueue(2), strangers: newQueue(1)}
-		const used = 20 * time.Millisecond
-		began := time.Now()
-		var entered []time.Duration
-		come := func(strangers int) {
-			for range strangers {
+func TestInAFloodAPlaceOfStrangersRestsNineTimesAsLongAsItWasUsedOrAQuarterOfASecond(t *testing.T) {
+	for used, rest := range map[time.Duration]time.Duration{20 * time.Millisecond: 180 * time.Millisecond, 200 * time.Millisecond: 250 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &hasher{all: newQueue(2), strangers: newQueue(1)}
+			began := time.Now()
+			var entered []time.Duration
+			for range 1 + maxWaiting { // one has its turn, the others fill the queue
 				go func() {
 					release, err := h.acquire(t.Context(), false)
 					if err != nil {
@@ -606,36 +605,30 @@ func TestInAFloodAPlaceOfStrangersRestsNineTimesAsLongAsItWasUsed(t *testing.T) 
 				}()
 			}
 			synctest.Wait()
-		}
-		come(1 + maxWaiting) // one has its turn, the others fill the queue
-		if !h.isFull() {
-			t.Fatal("there is no flood")
-		}
-		known, err := h.acquire(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		known()
-		time.Sleep(used) // the place is given back, and rests
-		synctest.Wait()
-		if release, err := h.acquire(t.Context(), true); err != nil {
-			t.Errorf("a known device, while the place rests: %v", err)
-		} else {
-			release()
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		want := []time.Duration{0, 10 * used}
-		for n := 11 * used; len(want) < 1+maxWaiting; n += used { // the queue is not full any more
-			want = append(want, n)
-		}
-		if !slices.Equal(entered, want) {
-			t.Errorf("they had their turns at %v, want %v", entered, want)
-		}
-		if len(h.reserve.held) == 0 {
-			t.Error("no reserve is held, and each hash has a collection of its own")
-		}
-	})
+			if !h.isFull() {
+				t.Fatal("there is no flood")
+			}
+			time.Sleep(used) // the place is given back, and rests
+			synctest.Wait()
+			if release, err := h.acquire(t.Context(), true); err != nil {
+				t.Errorf("a known device, while the place rests: %v", err)
+			} else {
+				release()
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			want := []time.Duration{0}
+			for n := used + rest; n < maxWait && len(want) < 1+maxWaiting; n += used { // the queue is not full any more
+				want = append(want, n)
+			}
+			if !slices.Equal(entered, want) {
+				t.Errorf("they had their turns at %v, want %v", entered, want)
+			}
+			if len(h.reserve.held) == 0 {
+				t.Error("no reserve is held, and each hash has a collection of its own")
+			}
+		})
+	}
 }
 
 func TestHashingIsForAFewAtOnceAndAThirdForKnownDevices(t *testing.T) {
