@@ -259,11 +259,13 @@ func (t *Tables) giveBack(ctx context.Context, now time.Time, res reservation) e
 }
 
 // repeat runs fn in a transaction, again if another process inserted a row first:
-// then it is there to be locked.
+// then it is there to be locked. A power cut may take a count back: nobody who guesses
+// can bring one about, and sessions in the same file are not to wait for the disk with
+// each guess.
 func (t *Tables) repeat(ctx context.Context, fn func(tx *sqldb.Tx) error) error {
 	const most = 10
 	for n := 1; ; n++ {
-		err := t.db.Tx(ctx, fn)
+		err := t.db.LightTx(ctx, fn)
 		if !sqldb.IsUnique(err) || n == most {
 			return err
 		}

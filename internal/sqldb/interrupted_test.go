@@ -40,3 +40,27 @@ func TestATransactionThatIsGivenUpAsItBeginsLeavesNoneOpen(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyALightTransactionDoesNotWaitForTheDisk(t *testing.T) {
+	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const full, normal = 2, 1
+	for range 2 { // neither leaves its mark on the other
+		for want, run := range map[int]func(context.Context, func(*sqldb.Tx) error) error{full: db.Tx, normal: db.LightTx} {
+			err := run(t.Context(), func(tx *sqldb.Tx) error {
+				var got int
+				err := tx.Row(t.Context(), "PRAGMA synchronous", nil, &got)
+				if got != want {
+					t.Errorf("synchronous is %d, want %d", got, want)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -33,6 +33,7 @@ type DB struct {
 
 	sql    *sql.DB
 	writes *sql.DB // the same, but for a SQLite file: who writes does not wait for a connection too
+	light  *sql.DB // the same as writes, but for a SQLite file: its commits do not wait for the disk
 	owned  bool
 
 	// turn is held by who writes to SQLite, which lets in one at a time and has no
@@ -76,7 +77,7 @@ func New(db *sql.DB, d Dialect) (*DB, error) {
 	case d != SQLite && d != Postgres && d != MySQL:
 		return nil, fmt.Errorf("there is no dialect %q; use %s, %s or %s", d, SQLite, Postgres, MySQL)
 	}
-	return &DB{Dialect: d, sql: db, writes: db, turn: make(chan struct{}, 1)}, nil
+	return &DB{Dialect: d, sql: db, writes: db, light: db, turn: make(chan struct{}, 1)}, nil
 }
 
 // defaultMaxConns leaves most of a server's connections, 100 or 151 by default, to
@@ -99,7 +100,7 @@ func (db *DB) Close() error {
 	}
 	err := db.sql.Close()
 	if db.writes != db.sql {
-		err = errors.Join(err, db.writes.Close())
+		err = errors.Join(err, db.writes.Close(), db.light.Close())
 	}
 	return err
 }

@@ -26,16 +26,20 @@ func OpenSQLite(ctx context.Context, raw string, pragmas ...string) (*DB, error)
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
-	uri := SQLiteURI(path, append([]string{
+	pragmas = append([]string{
 		"busy_timeout(0)",   // again() waits, and ends with the context
 		"foreign_keys(1)",   //
 		"synchronous(FULL)", // a password that was changed stays so after a power cut
-	}, pragmas...)...)
-	reads, err := openPool(uri, max(4, min(16, 2*runtime.GOMAXPROCS(0))))
+	}, pragmas...)
+	reads, err := openPool(SQLiteURI(path, pragmas...), max(4, min(16, 2*runtime.GOMAXPROCS(0))))
 	if err != nil {
 		return nil, err
 	}
-	writes, err := openPool(uri, 1)
+	writes, err := openPool(SQLiteURI(path, pragmas...), 1)
+	if err != nil {
+		return nil, err
+	}
+	light, err := openPool(SQLiteURI(path, append(pragmas, "synchronous(NORMAL)")...), 1)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +47,7 @@ func OpenSQLite(ctx context.Context, raw string, pragmas ...string) (*DB, error)
 	if err != nil {
 		return nil, err
 	}
-	db.writes, db.owned = writes, true
+	db.writes, db.light, db.owned = writes, light, true
 	if err := db.startLog(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), db.Close())
 	}

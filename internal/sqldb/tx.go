@@ -30,9 +30,19 @@ func (tx *Tx) ForUpdate() string {
 // deadline of the whole is that of each statement too. fn must not use the DB: a
 // database in memory has one connection.
 func (db *DB) Tx(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.txOn(ctx, db.writes, fn)
+}
+
+// LightTx is [DB.Tx] for what a power cut may take back: on SQLite the commit does
+// not wait for the disk, so that others have the file sooner.
+func (db *DB) LightTx(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.txOn(ctx, db.light, fn)
+}
+
+func (db *DB) txOn(ctx context.Context, pool *sql.DB, fn func(tx *Tx) error) error {
 	return db.again(ctx, func(ctx context.Context) error {
 		if db.Dialect != Postgres {
-			return db.txOnConn(ctx, fn)
+			return db.txOnConn(ctx, pool, fn)
 		}
 		tx, err := db.sql.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 		if err != nil {
@@ -58,7 +68,7 @@ func (db *DB) tx(ctx context.Context, conn conn) *Tx {
 // in which what was read may be out of date when the first write comes. On MySQL a
 // commit ends with ctx: that of the driver takes none, and would wait for a server
 // that does not answer.
-func (db *DB) txOnConn(ctx context.Context, fn func(tx *Tx) error) error {
+func (db *DB) txOnConn(ctx context.Context, pool *sql.DB, fn func(tx *Tx) error) error {
 	done, err := db.wait(ctx, db.Dialect == SQLite)
 	if err != nil {
 		return err
@@ -68,7 +78,7 @@ func (db *DB) txOnConn(ctx context.Context, fn func(tx *Tx) error) error {
 	if db.Dialect == SQLite {
 		ending = context.WithoutCancel(ctx) // a commit that is interrupted may have happened or not
 	}
-	conn, err := db.begin(ctx, ending)
+	conn, err := db.begin(ctx, ending, pool)
 	if err != nil {
 		return err
 	}
@@ -91,13 +101,13 @@ func (db *DB) txOnConn(ctx context.Context, fn func(tx *Tx) error) error {
 
 // begin begins a transaction on a connection that the caller closes. One that broke
 // while nobody used it is known by the first statement, and another takes its place.
-func (db *DB) begin(ctx, ending context.Context) (*sql.Conn, error) {
+func (db *DB) begin(ctx, ending context.Context, pool *sql.DB) (*sql.Conn, error) {
 	statements := []string{"BEGIN IMMEDIATE"}
 	if db.Dialect == MySQL {
 		statements = []string{"SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"}
 	}
 	for {
-		conn, err := db.writes.Conn(ctx)
+		conn, err := pool.Conn(ctx)
 		if err != nil {
 			return nil, err
 		}
