@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,7 +109,11 @@ func (p *recent) note(in *session.Info, at int64, page string) {
 	if page == "" {
 		page = v.Page
 	}
-	p.visitors[in.ID] = Present{ID: in.ID, User: in.User, Seen: timeOf(at), Page: page}
+	id := v.ID
+	if !known {
+		id = session.ID(strings.Clone(string(in.ID))) // a store may have cut it out of the whole record
+	}
+	p.visitors[id] = Present{ID: id, User: strings.Clone(in.User), Seen: timeOf(at), Page: page}
 }
 
 // Live is [Tables.Live] of the tables of t or, if it has none, of what this process

@@ -124,7 +124,7 @@ func (q *queue) size() (entries, visitors, bytes int) {
 func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, entries []entry) {
 	n := noted{
 		id: in.ID, user: in.User, created: in.Created.UnixMicro(), addr: in.Addr, at: began.UnixMicro(),
-		hour: now.UnixMicro() / time.Hour.Microseconds(), agent: r.UserAgent(), languages: r.Header.Get("Accept-Language"),
+		hour: now.UnixMicro() / time.Hour.Microseconds(), agent: short(r.UserAgent(), maxAgent), languages: short(r.Header.Get("Accept-Language"), 2*maxLanguage),
 	}
 	for i := range entries {
 		if entries[i].kind == view {
@@ -146,6 +146,14 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, 
 	if len(q.noted) >= mostNoted || len(q.fresh) >= 2*mostNoted {
 		q.sort()
 	}
+}
+
+// short returns s, or a copy of its first n bytes: a list must not hold what is long.
+func short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.Clone(s[:n])
 }
 
 // sort empties the list of what was noted. The queue is locked.
@@ -174,8 +182,9 @@ func (q *queue) add(n *noted, entries []entry) {
 			q.stats.dropped.Add(int64(len(entries)))
 			return
 		}
-		u = &update{id: n.id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(n.id, n.hour)}
-		q.visitors[n.id] = u
+		id := session.ID(strings.Clone(string(n.id))) // a store may have cut it out of the whole record
+		u = &update{id: id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(id, n.hour)}
+		q.visitors[id] = u
 		q.bytes += updateBytes
 	}
 	u.see(n)
@@ -187,6 +196,9 @@ func (q *queue) add(n *noted, entries []entry) {
 func (u *update) see(n *noted) {
 	u.requests++
 	u.first = min(u.first, n.at)
+	if n.user != u.user && n.user != "" && (n.at >= u.last || u.user == "") { // who signs in may be overtaken meanwhile
+		u.user = strings.Clone(n.user)
+	}
 	if n.at < u.last {
 		return
 	}
@@ -197,11 +209,8 @@ func (u *update) see(n *noted) {
 			u.agent = strings.Clone(agent)
 		}
 	}
-	if l := n.languages[:min(len(n.languages), 2*maxLanguage)]; l != u.languages {
-		u.languages = strings.Clone(l)
-	}
-	if n.user != "" {
-		u.user = n.user
+	if n.languages != u.languages {
+		u.languages = strings.Clone(n.languages)
 	}
 	if n.page != "" {
 		u.page = n.page

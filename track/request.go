@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -130,12 +131,13 @@ func (q *request) view(rt *route, now time.Time) entry {
 // method returns the method, if it is one that people use: the rest is whatever a
 // client writes.
 func method(m string) string {
-	switch m {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE":
-		return m
+	if i := slices.Index(methods, m); i >= 0 {
+		return methods[i] // not m, which holds the whole first line of the request
 	}
 	return "OTHER"
 }
+
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
 
 // detail returns the values of the wildcards to note, "id=42&size=xl".
 func (rt *route) detail(r *http.Request) string {

@@ -113,10 +113,16 @@ func (t *Tables) dropping(table, key, where string, limit int64) func(context.Co
 	table = t.table(table)
 	query := fmt.Sprintf("DELETE FROM %s WHERE %s LIMIT %d", table, where, sweepBatch)
 	if t.db.Dialect != sqldb.MySQL {
-		query = fmt.Sprintf("DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s LIMIT %d)", table, key, key, table, where, sweepBatch)
+		// The condition stands outside too: while the statement waits for a row it may
+		// become another.
+		query = fmt.Sprintf("DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s LIMIT %d) AND %s", table, key, key, table, where, sweepBatch, where)
 	}
 	return func(ctx context.Context) (int, error) {
-		n, err := t.exec(ctx, t.db, query, limit)
+		args := []any{limit}
+		if t.db.Dialect != sqldb.MySQL {
+			args = append(args, limit)
+		}
+		n, err := t.exec(ctx, t.db, query, args...)
 		return int(n), err
 	}
 }

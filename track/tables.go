@@ -111,15 +111,23 @@ func (t *Tables) rows(ctx context.Context, r sqldb.Runner, query string, args []
 
 // write writes b in one transaction. If b was written already it does nothing.
 func (t *Tables) write(ctx context.Context, b *batch) error {
-	err := t.db.Tx(ctx, func(tx *sqldb.Tx) error {
-		t.statements.Add(2) // BEGIN and COMMIT
-		return (&writer{t, tx, ctx}).write(b)
-	})
-	if sqldb.IsUnique(err) {
-		// Either this batch is there, or another process was first with a visitor.
+	const most = 10
+	var err error
+	for try := 1; ; try++ {
+		err = t.db.Tx(ctx, func(tx *sqldb.Tx) error {
+			t.statements.Add(2) // BEGIN and COMMIT
+			return (&writer{t, tx, ctx}).write(b)
+		})
+		if !sqldb.IsUnique(err) {
+			break
+		}
+		// Either this batch is there, or another process was first with a visitor, whom
+		// the next try finds.
 		var n int
 		if failed := t.db.Row(ctx, t.sql("SELECT count(*) FROM {batches} WHERE id = ?"), []any{b.id}, &n); failed == nil && n == 1 {
 			return nil
+		} else if failed != nil || try == most {
+			break
 		}
 	}
 	if err != nil {
@@ -183,7 +191,8 @@ func (w *writer) write(b *batch) error {
 	if err := w.insert("trail", trailColumns, trail, ""); err != nil {
 		return err
 	}
-	if err := w.insert("slots", slotColumns, slots, ""); err != nil {
+	// A slot may outlive its visitor, who is new then.
+	if err := w.insert("slots", slotColumns, slots, w.t.onConflict("session, slot", "bot", w.t.given("bot"))); err != nil {
 		return err
 	}
 	if err := w.insert("slots", slotColumns, moved, w.t.onConflict("session, slot", "prev", w.t.given("prev"))); err != nil {
@@ -200,7 +209,7 @@ var (
 	// movingColumns are those that every request may change, user_id and addr_at left
 	// out.
 	movingColumns = []string{
-		"seen", "requests", "last_addr", "device", "language", "landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
+		"first_seen", "seen", "requests", "last_addr", "device", "language", "landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
 	}
 	trailColumns = []string{"session", "at", "viewed", "entries"}
 	slotColumns  = []string{"session", "slot", "prev", "bot", "device"}

@@ -321,6 +321,7 @@ func (t *Tracker) writeFirst(ctx context.Context) error {
 		t.stats.failed.Add(1)
 		return err
 	}
+	t.batches[0] = nil // lest it stay in memory
 	t.batches = t.batches[1:]
 	t.queue.done(b.entries, b.bytes)
 	return nil

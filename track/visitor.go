@@ -139,7 +139,11 @@ func (v *visitor) see(u *update, d device) {
 			v.firstAddr, v.addrAt = u.firstAddr.String(), u.first
 		}
 	}
+	v.first = min(v.first, u.first)
 	v.requests += u.requests
+	if v.user == "" {
+		v.user = u.user // the request that signed in may have been overtaken
+	}
 	if u.last < v.seen {
 		return
 	}
@@ -215,7 +219,7 @@ func (v *visitor) add(u *update, trail []*entry, slots []slot, c counts) []slot 
 			c.border(before, after, v.bot, -1)
 			c.border(before, e, v.bot, 1)
 			c.border(e, after, v.bot, 1)
-			if before == nil {
+			if before == nil && (v.landing == "" || e.at-v.first <= gap) { // later on, what came before may be swept
 				v.landing, v.referrer = e.name, e.referrer
 			}
 			if after == nil {
