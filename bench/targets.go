@@ -62,6 +62,8 @@ func (r *results) judge() {
 	atLeast("server, SQLite, counter, over scs + SQLite", r.rate("crumb-sqlite", opCounter, "scs-sqlite", opCounter), 5, 8, times)
 	atLeast("server, SQLite, counter, of plain", r.ofPlain("crumb-sqlite", opCounter), 0.40, 0.60, percent)
 	atLeast("server, SQLite, read, of plain", r.ofPlain("crumb-sqlite", opRead), 0.65, 0.90, percent)
+	atLeast("server, SQLite, counter, tracking on, of off", r.rate("crumb-sqlite-tracked", opCounter, "crumb-sqlite", opCounter), 0.95, 0.98, percent)
+	atLeast("server, SQLite, read, tracking on, of off", r.rate("crumb-sqlite-tracked", opRead, "crumb-sqlite", opRead), 0.95, 0.98, percent)
 	atLeast("server, Redis, counter, over scs + goredisstore", r.rate("crumb-redis", opCounter, "scs-redis", opCounter), 2, 3, times)
 	atLeast("server, PostgreSQL, counter, over scs + pgxstore", r.rate("crumb-postgres", opCounter, "scs-postgres", opCounter), 1.5, 2.5, times)
 	for _, c := range r.Commands {
