@@ -31,6 +31,16 @@ func hook() (*hookedUsers, func(*login.Config)) {
 	return h, func(cfg *login.Config) { h.Tables, cfg.Users = cfg.Tables, h }
 }
 
+// hookedSite is a site with the user ann, and a browser that has signed in as her.
+func hookedSite(t *testing.T) (h *hookedUsers, s *site, u *login.User, thief *browser) {
+	h, users := hook()
+	s = serve(t, users)
+	u = s.add("ann")
+	thief = s.open()
+	thief.signIn("ann")
+	return h, s, u, thief
+}
+
 func (h *hookedUsers) run(f *func()) {
 	h.mu.Lock()
 	once := *f
@@ -174,22 +184,14 @@ func TestAFormThatTookItsTimeUndoesNothing(t *testing.T) {
 
 func TestAChangeBesideAChangeIsNotUndone(t *testing.T) {
 	t.Run("by a change of the password", func(t *testing.T) {
-		h, users := hook()
-		s := serve(t, users)
-		u := s.add("ann")
-		thief := s.open()
-		thief.signIn("ann")
+		h, s, u, thief := hookedSite(t)
 		h.beforeWrite = func() { s.setPassword(u, newPassword) }
 		thief.post("/account/password", "current", password, "password", thiefsPassword).wantTo(t, "/login")
 		thief.get("/private").wantTo(t, "/login?next=/private")
 		s.wantOnly(newPassword, thiefsPassword, password)
 	})
 	t.Run("that came when the user was disabled", func(t *testing.T) {
-		h, users := hook()
-		s := serve(t, users)
-		u := s.add("ann")
-		thief := s.open()
-		thief.signIn("ann")
+		h, s, u, thief := hookedSite(t)
 		h.beforeWrite = func() { s.disable(u) }
 		thief.post("/account/password", "current", password, "password", thiefsPassword).wantTo(t, "/login")
 		if _, err := s.tables.SetDisabled(t.Context(), u.ID, false); err != nil {
@@ -198,11 +200,7 @@ func TestAChangeBesideAChangeIsNotUndone(t *testing.T) {
 		s.wantOnly(password, thiefsPassword)
 	})
 	t.Run("by a deletion", func(t *testing.T) {
-		h, users := hook()
-		s := serve(t, users)
-		u := s.add("ann")
-		thief := s.open()
-		thief.signIn("ann")
+		h, s, u, thief := hookedSite(t)
 		h.beforeWrite = func() { s.setPassword(u, newPassword) }
 		thief.post("/account/delete", "current", password).wantTo(t, "/login")
 		if _, err := s.tables.ByID(t.Context(), u.ID); err != nil {

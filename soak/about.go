@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,15 +54,7 @@ func childAbout(dir string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /about", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "a page") })
 	mux.HandleFunc("GET /memory", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, residentBytes()) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Println(l.Addr())
-	server := &http.Server{Handler: m.Handler(tracker.Handler(mux))}
-	go server.Serve(l)
-	_, err = io.Copy(io.Discard, os.Stdin)
-	err = errors.Join(err, server.Close())
+	err = serveParent(m.Handler(tracker.Handler(mux)))
 	stop()
 	running.Wait()
 	return errors.Join(err, tracker.Close(context.Background()))

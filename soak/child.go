@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
@@ -71,6 +73,19 @@ func startServing(child *exec.Cmd) (in io.Closer, url string, err error) {
 		return nil, "", errors.Join(fmt.Errorf("%s did not start: %w", child.Path, err), child.Wait())
 	}
 	return in, "http://" + strings.TrimSpace(addr), nil
+}
+
+// serveParent serves h on an address that it prints, until the standard input ends.
+func serveParent(h http.Handler) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	server := &http.Server{Handler: h}
+	go server.Serve(l)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, server.Close())
 }
 
 // clients of a child that is to be killed.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
@@ -42,12 +41,7 @@ func childServe(path string) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Println(l.Addr())
-	go http.Serve(l, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	err = serveParent(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r)
 		switch r.URL.Path {
 		case "/count":
@@ -69,7 +63,6 @@ func childServe(path string) error {
 		w.Header().Set("A", "answer to "+strings.TrimPrefix(r.URL.Path, "/"))
 		w.WriteHeader(http.StatusNoContent)
 	})))
-	_, err = io.Copy(io.Discard, os.Stdin)
 	return errors.Join(err, st.Close())
 }
 

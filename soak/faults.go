@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -77,12 +76,7 @@ func childApp(raw string) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Println(l.Addr())
-	go http.Serve(l, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	err = serveParent(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r)
 		switch r.URL.Path {
 		case "/count":
@@ -99,7 +93,6 @@ func childApp(raw string) error {
 			}
 		}
 	})))
-	_, err = io.Copy(io.Discard, os.Stdin)
 	return errors.Join(err, closeStore())
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -77,15 +76,7 @@ func childLogin(dir string) error {
 		fmt.Fprintln(w, appCount.Add(session.From(r), 1))
 	})
 	mux.HandleFunc("GET /memory", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, residentBytes()) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Println(l.Addr())
-	server := &http.Server{Handler: m.Handler(accounts.Handler(mux))}
-	go server.Serve(l)
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return errors.Join(err, server.Close())
+	return serveParent(m.Handler(accounts.Handler(mux)))
 }
 
 // addLoginUsers adds users with one password: one of each kind that must not be
