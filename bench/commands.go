@@ -112,12 +112,13 @@ func countRedisCommands(ctx context.Context, server *servers.Server) (c commands
 	})
 	for name, n := range each {
 		switch name {
-		case "hgetall":
-			c.Loads += n
-		case "hget", "hset", "hdel", "pexpireat": // by a script, which is counted itself
-		case "info", "hello", "client|setinfo", "ping": // by this function, to connect, and when the client closes
-		default: // also what nobody expects
+		case "hset": // once by the script of a change
 			c.Updates += n
+			c.Loads -= n
+		case "hget", "hdel", "pexpireat": // by a script, which is counted itself
+		case "info", "hello", "client|setinfo", "ping": // by this function, to connect, and when the client closes
+		default: // scripts and HGETALL, also what nobody expects
+			c.Loads += n
 		}
 	}
 	return c, err

@@ -12,35 +12,35 @@ const maxFields = 4000
 
 // update returns the arguments of the script that applies c: what becomes of the
 // record if it is base, or nothing of that where out is nil, and what to do if not.
-func (e *encoder) update(base, out *session.Record, c *session.Change) []string {
+func (e *encoder) update(base, out *known, c *session.Change) []string {
 	var set, gone []string
-	known, drop := "", int64(0)
+	facts, drop := "", int64(0)
 	if out != nil {
-		set, gone = e.differences(base, out)
+		set, gone = differences(base.rec, out)
 		if len(set) <= maxFields && len(gone) <= maxFields {
 			// Not the version alone: when a failover loses a change, the next one makes
 			// another state of the same version. Ends, sign-ins and renewals leave
 			// other facts each, and so do other changes, by their time of being seen,
 			// unless their clock is behind by more than the failover took.
-			known = e.facts(base)
+			facts = base.facts
 		} else {
 			set, gone = nil, nil
 		}
-		if at := dropAt(out.Expires); at != dropAt(base.Expires) {
+		if at := dropAt(out.rec.Expires); at != dropAt(base.rec.Expires) {
 			drop = at
 		}
 	}
-	args := make([]string, 0, 6+len(set)+len(gone)+5*(len(c.Ops)+6))
-	args = append(args, known, strconv.FormatInt(drop, 10), strconv.Itoa(len(set)), strconv.Itoa(len(gone)),
-		e.text(c.Now), strconv.FormatInt(c.Auth, 10))
+	args := make([]string, 0, 5+len(set)+len(gone))
+	args = append(args, facts, strconv.FormatInt(drop, 10), strconv.Itoa(len(set)), strconv.Itoa(len(gone)))
 	args = append(append(args, set...), gone...)
-	return e.steps(args, c)
+	return append(args, string(e.words(c)))
 }
 
-// differences returns the fields of out that are not those of base, each behind its
-// name, and the names of those that out has no longer.
-func (e *encoder) differences(base, out *session.Record) (set, gone []string) {
-	set = append(make([]string, 0, 8), factsField, e.facts(out))
+// differences returns the fields of what becomes of base that are not those of base,
+// each behind its name, and the names of those that it has no longer.
+func differences(base *session.Record, becomes *known) (set, gone []string) {
+	out := becomes.rec
+	set = append(make([]string, 0, 8), factsField, becomes.facts)
 	if out.Secret != base.Secret {
 		set = append(set, secretField, string(out.Secret[:]))
 	}
@@ -77,58 +77,74 @@ func (e *encoder) differences(base, out *session.Record) (set, gone []string) {
 	return set, gone
 }
 
-// steps appends what to do, five words a step, in the order of Change.Apply.
-func (e *encoder) steps(args []string, c *session.Change) []string {
-	if in := c.SignIn; in != nil {
-		args = e.signIn(args, in, c.Renew)
+// words are what a change does, for the script to take apart if it must: most often
+// it need not, and many arguments cost more than one. Each word stands behind its
+// length and a colon.
+type words []byte
+
+func (w *words) add(list ...string) {
+	for _, word := range list {
+		*w = append(append(strconv.AppendInt(*w, int64(len(word)), 10), ':'), word...)
 	}
-	for i := range c.Ops {
-		args = step(args, &c.Ops[i])
-	}
-	if c.MaxBytes > 0 && len(c.Ops) > 0 {
-		args = append(args, "most", strconv.Itoa(c.MaxBytes), "", "", "")
-	}
-	if !c.Seen.IsZero() {
-		args = append(args, "seen", e.text(c.Seen), "", "", "")
-	}
-	if c.Idle > 0 {
-		args = append(args, "idle", strconv.FormatInt(e.duration(c.Idle), 10), "", "", "")
-	}
-	if k := c.Came; k != nil {
-		args = append(args, "came", string(k.Secret[:]), e.text(k.Until), "", "")
-	}
-	if re := c.Renew; re != nil {
-		args = append(args, "renew", string(re.From[:]), string(re.To[:]), e.text(re.OldUntil), "")
-	}
-	if c.Addr.IsValid() {
-		args = append(args, "addr", c.Addr.String(), "", "", "")
-	}
-	if c.Agent != "" {
-		args = append(args, "agent", c.Agent, "", "", "")
-	}
-	return args
 }
 
-func (e *encoder) signIn(args []string, in *session.SignIn, re *session.Renew) []string {
-	if re == nil {
-		return append(args, "refuse", "", "", "", "")
+// words returns the time and the Auth of c and what to do, five words a step, in the
+// order of Change.Apply.
+func (e *encoder) words(c *session.Change) words {
+	w := make(words, 0, 160)
+	w.add(e.text(c.Now), strconv.FormatInt(c.Auth, 10))
+	if c.SignIn != nil {
+		e.signIn(&w, c.SignIn, c.Renew)
 	}
-	args = append(args, "signin", in.User, string(re.From[:]), strconv.Itoa(len(in.Keep)), "")
+	for i := range c.Ops {
+		w.op(&c.Ops[i])
+	}
+	if c.MaxBytes > 0 && len(c.Ops) > 0 {
+		w.add("most", strconv.Itoa(c.MaxBytes), "", "", "")
+	}
+	if !c.Seen.IsZero() {
+		w.add("seen", e.text(c.Seen), "", "", "")
+	}
+	if c.Idle > 0 {
+		w.add("idle", strconv.FormatInt(e.duration(c.Idle), 10), "", "", "")
+	}
+	if k := c.Came; k != nil {
+		w.add("came", string(k.Secret[:]), e.text(k.Until), "", "")
+	}
+	if re := c.Renew; re != nil {
+		w.add("renew", string(re.From[:]), string(re.To[:]), e.text(re.OldUntil), "")
+	}
+	if c.Addr.IsValid() {
+		w.add("addr", c.Addr.String(), "", "", "")
+	}
+	if c.Agent != "" {
+		w.add("agent", c.Agent, "", "", "")
+	}
+	return w
+}
+
+func (e *encoder) signIn(w *words, in *session.SignIn, re *session.Renew) {
+	if re == nil {
+		w.add("refuse", "", "", "", "")
+		return
+	}
+	w.add("signin", in.User, string(re.From[:]), strconv.Itoa(len(in.Keep)), "")
 	for _, prefix := range in.Keep {
-		args = append(args, "."+prefix)
+		w.add("." + prefix)
 	}
 	remember := "0"
 	if in.Remember {
 		remember = "1"
 	}
-	return append(args, "limits", e.text(in.At), remember, strconv.FormatInt(e.duration(in.Idle), 10), e.text(in.Absolute))
+	w.add("limits", e.text(in.At), remember, strconv.FormatInt(e.duration(in.Idle), 10), e.text(in.Absolute))
 }
 
-// step appends an operation: what it does, the field, the condition, what the field
-// must hold ("=" and the bytes, "" if it must be absent), and what it gets.
-func step(args []string, op *session.Op) []string {
+// op adds an operation: what it does, the field, the condition, what the field must
+// hold ("=" and the bytes, "" if it must be absent), and what it gets.
+func (w *words) op(op *session.Op) {
 	if op.Kind == session.OpClear {
-		return append(args, "clear", "."+op.Key, "", "", "")
+		w.add("clear", "."+op.Key, "", "", "")
+		return
 	}
 	kind, value := "set", ""
 	switch op.Kind {
@@ -149,5 +165,5 @@ func step(args []string, op *session.Op) []string {
 			old = "=" + string(op.Old)
 		}
 	}
-	return append(args, kind, "."+op.Key, condition, old, value)
+	w.add(kind, "."+op.Key, condition, old, value)
 }

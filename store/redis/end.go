@@ -18,6 +18,7 @@ func (s *Store) end(ctx context.Context, id session.ID, c *session.Change) (*ses
 	if e.err != nil {
 		return nil, e.err
 	}
+	s.recent.forget(id)
 	msg, err := s.runSurely(ctx, endScript, s.recordKey(id), now)
 	if err != nil {
 		return nil, fmt.Errorf("redis: end: %w", err)

@@ -181,7 +181,7 @@ func TestACrashBetweenRecordAndIndexLeavesAnEntryThatIsSkippedAndPruned(t *testi
 			mustCreate(t, s, rec)
 			var e encoder
 			c := signIn(rec, "ana")
-			if _, err := s.run(t.Context(), updateScript, s.recordKey(rec.ID), e.update(rec, nil, c)...); err != nil {
+			if _, err := s.run(t.Context(), updateScript, s.recordKey(rec.ID), e.update(nil, nil, c)...); err != nil {
 				t.Fatal(err)
 			}
 			// It is swept when it would have expired without the sign-in.

@@ -90,10 +90,6 @@ func (e *encoder) encode(rec *session.Record) []string {
 }
 
 func (e *encoder) facts(rec *session.Record) string {
-	size := 0
-	for _, v := range rec.Values {
-		size += len(v.Key) + len(v.JSON)
-	}
 	remember := int64(0)
 	if rec.Remember {
 		remember = 1
@@ -101,11 +97,19 @@ func (e *encoder) facts(rec *session.Record) string {
 	b := append(make([]byte, 0, 160), format...)
 	for _, n := range [...]int64{
 		rec.Version, e.time(rec.Created), rec.Auth, e.time(rec.Seen), e.duration(rec.Idle), e.time(rec.Expires),
-		e.time(rec.Absolute), e.time(rec.OldUntil), int64(size), e.time(rec.SignedIn), remember,
+		e.time(rec.Absolute), e.time(rec.OldUntil), size(rec.Values), e.time(rec.SignedIn), remember,
 	} {
 		b = strconv.AppendInt(append(b, ' '), n, 10)
 	}
 	return string(append(append(b, ' '), rec.ID...))
+}
+
+// size is how many bytes the values have with their keys.
+func size(vs session.Values) (n int64) {
+	for _, v := range vs {
+		n += int64(len(v.Key) + len(v.JSON))
+	}
+	return n
 }
 
 // dropAt is when Redis drops a record, in milliseconds, as record.lua has it.

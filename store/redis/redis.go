@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -90,6 +91,7 @@ type Store struct {
 	cfg    Config
 	ends   chan struct{} // a slot for each end of a session under way
 	sweeps atomic.Uint32 // the shard where Sweep goes on
+	recent recent
 
 	waiting   atomic.Int64  // calls under way
 	abandoned atomic.Int64  // calls given up since the last answer
@@ -163,6 +165,7 @@ func New(ctx context.Context, client rueidis.Client, cfg Config) (*Store, error)
 
 func newStore(client rueidis.Client, cfg Config) *Store {
 	s := &Store{cfg: cfg, done: make(chan struct{}), ends: make(chan struct{}, endsAtOnce), behind: make(chan struct{}, waitingBehind)}
+	s.recent.seed = maphash.MakeSeed()
 	s.using.Store(&client)
 	return s
 }
@@ -210,13 +213,29 @@ func (s *Store) Create(ctx context.Context, rec *session.Record) error {
 
 // Load implements [session.Store].
 func (s *Store) Load(ctx context.Context, id session.ID) (*session.Record, error) {
-	key := s.recordKey(id)
-	msg, err := s.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Hgetall().Key(key).Build() })
+	key, last := s.recordKey(id), s.recent.get(id)
+	var msg rueidis.RedisMessage
+	var err error
+	if last != nil {
+		msg, err = s.run(ctx, loadScript, key, last.facts)
+	} else {
+		msg, err = s.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Hgetall().Key(key).Build() })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("redis: load: %w", err)
 	}
+	if last != nil && msg.IsString() {
+		if facts, err := msg.ToString(); err == nil && facts == last.facts {
+			return last.rec, nil
+		}
+	}
 	rec, err := record(id, msg)
-	if err != nil && err != session.ErrNotFound {
+	switch err {
+	case nil:
+		s.recent.put(new(encoder).known(rec))
+	case session.ErrNotFound:
+		s.recent.forget(id)
+	default:
 		err = fmt.Errorf("redis: load: %w", err)
 	}
 	return rec, err
@@ -228,11 +247,12 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 		return s.end(ctx, base.ID, c)
 	}
 	var e encoder
-	out, err := c.Apply(base)
-	if err != nil { // which proves nothing: base may be stale, or no more than an ID
-		out = nil
+	var was, will *known
+	// An error of Apply proves nothing: base may be stale, or no more than an ID.
+	if out, err := c.Apply(base); err == nil {
+		was, will = s.known(&e, base), e.known(out)
 	}
-	args := e.update(base, out, c)
+	args := e.update(was, will, c)
 	if e.err != nil {
 		return nil, e.err
 	}
@@ -248,15 +268,18 @@ func (s *Store) Update(ctx context.Context, base *session.Record, c *session.Cha
 	switch {
 	case msg.IsNil():
 		return nil, session.ErrNotFound
-	case !msg.IsInt64(): // the record was not base
-		if out, err = updated(base.ID, c, msg); err != nil {
+	case was == nil || !msg.IsInt64(): // the record was not base
+		out, err := updated(base.ID, c, msg)
+		if err != nil {
 			return out, err
 		}
+		will = e.known(out)
 	}
+	s.recent.put(will)
 	if c.SignIn != nil {
-		s.tidy(ctx, []call{s.sooner(out)})
+		s.tidy(ctx, []call{s.sooner(will.rec)})
 	}
-	return out, nil
+	return will.rec, nil
 }
 
 // updated returns what Apply makes of the record that the script found, which is
@@ -284,6 +307,7 @@ func updated(id session.ID, c *session.Change, msg rueidis.RedisMessage) (*sessi
 
 // Delete implements [session.Store].
 func (s *Store) Delete(ctx context.Context, id session.ID) error {
+	s.recent.forget(id)
 	msg, err := s.runSurely(ctx, deleteScript, s.recordKey(id))
 	if err != nil {
 		return fmt.Errorf("redis: delete: %w", err)

@@ -23,6 +23,8 @@ var (
 	enterLua string
 	//go:embed known.lua
 	knownLua string
+	//go:embed load.lua
+	loadLua string
 	//go:embed sweep.lua
 	sweepLua string
 	//go:embed touch.lua
@@ -36,6 +38,7 @@ var (
 	deleteScript = newScript(recordLua, deleteLua)
 	endScript    = newScript(recordLua, endLua)
 	enterScript  = newScript(recordLua, enterLua)
+	loadScript   = newScript(loadLua)
 	sweepScript  = newScript(recordLua, sweepLua)
 	touchScript  = newScript(recordLua, touchLua)
 	updateScript = newScript(knownLua, recordLua, updateLua)

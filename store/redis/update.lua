@@ -1,11 +1,20 @@
--- Change.Apply on the record KEYS[1], whatever it is like. ARGV: at 5 and 6 the time
--- and the Auth of the change, and behind what known.lua takes what to do, in steps
--- of five in the order of Apply. Nothing is written before all are done.
+-- Change.Apply on the record KEYS[1], whatever it is like. The last of ARGV has the
+-- words that say what to do, each behind its length and a colon: the time and the
+-- Auth of the change, and steps of five in the order of Apply. Nothing is written
+-- before all are done.
 --
 -- Replies nil if there is no record, else its fields as they were and, last, "1" if
 -- it was changed or "0" if the change is refused.
 
-local key, now = KEYS[1], num(ARGV[5])
+local words, text, at = {}, ARGV[#ARGV], 1
+while at <= #text do
+  local colon = string.find(text, ':', at, true)
+  local length = num(sub(text, at, colon - 1))
+  words[#words + 1] = sub(text, colon + 1, colon + length)
+  at = colon + length + 1
+end
+
+local key, now = KEYS[1], num(words[1])
 local reply = call('HGETALL', key)
 if #reply == 0 then
   return false
@@ -24,7 +33,7 @@ local function refuse()
   return reply
 end
 
-if f.idle == '0' or now >= num(f.expires) or f.auth ~= ARGV[6] then
+if f.idle == '0' or now >= num(f.expires) or f.auth ~= words[2] then
   return refuse()
 end
 
@@ -60,9 +69,9 @@ local function under(name, prefix)
 end
 
 local signed, again = false, false
-local i, last = 7 + setting + deleting, #ARGV
-while i <= last do
-  local step, a, b, c, d = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+local i = 3
+while i <= #words do
+  local step, a, b, c, d = unpack(words, i, i + 4)
   i = i + 5
 
   if step == 'set' or step == 'add' or step == 'delete' then
@@ -98,7 +107,7 @@ while i <= last do
       field('user', a)
       drop(function(name)
         for n = first, i - 1 do
-          if name == ARGV[n] or under(name, ARGV[n]) then
+          if name == words[n] or under(name, words[n]) then
             return false
           end
         end
