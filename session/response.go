@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/crumb-go/crumb/internal/rider"
 )
 
 // Handler gives next a session. If the store fails, [Config.OnError] answers and
@@ -89,8 +91,11 @@ func (c *sessionContext) Done() <-chan struct{}       { return c.ctx.Done() }
 func (c *sessionContext) Err() error                  { return c.ctx.Err() }
 
 func (c *sessionContext) Value(key any) any {
-	if key == (contextKey{}) {
+	switch key {
+	case contextKey{}:
 		return (*Session)(c)
+	case rider.Key{}:
+		return &c.rider
 	}
 	return c.ctx.Value(key)
 }
@@ -103,7 +108,7 @@ type response struct {
 	s     Session
 	entry http.Header // as it was when the request came; nil if empty
 	vary  [1]string   // of the header, so that it costs no allocation of its own
-	err   error       // of the commit; OnError has answered and the handler's bytes are dropped
+	err   *error      // of the commit, or nil; OnError has answered and the handler's bytes are dropped
 }
 
 // serve runs next. It does not recover: a panic keeps its stack and saves nothing
@@ -132,14 +137,18 @@ func (w *response) serve(next http.Handler, r *http.Request) {
 
 // first commits, once, and sets the cookie.
 func (w *response) first() error {
-	if w.s.begun {
-		return w.err
+	switch {
+	case w.err != nil:
+		return *w.err
+	case w.s.begun:
+		return nil
 	}
 	w.s.begun = true
 	out := w.s.settle()
 	h := w.Header()
 	if out.err != nil {
-		w.err = out.err
+		err := out.err // a copy, lest all of out be on the heap
+		w.err = &err
 		w.restore()
 	}
 	if out.used {

@@ -13,15 +13,18 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/crumb-go/crumb/internal/rider"
 )
 
 // A Session is the session of one request. It is safe for use by several
 // goroutines. After the request has ended, reads still answer and changes are
 // dropped and logged. Only methods that take a context do I/O.
 type Session struct {
-	m   *Manager
-	r   *http.Request   // as it came to the Manager
-	ctx context.Context // of r
+	m     *Manager
+	r     *http.Request   // as it came to the Manager
+	ctx   context.Context // of r
+	rider *rider.Rider    // of a middleware inside the Manager's, or nil
 
 	mu      sync.Mutex // guards what follows
 	rec     *Record    // as the store last returned it; nil if there is none

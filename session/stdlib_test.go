@@ -11,7 +11,9 @@ func TestTheLibraryNeedsNothingButTheStandardLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Fields(string(out)); len(got) != 1 || got[0] != "github.com/crumb-go/crumb/session" {
-		t.Errorf("package session brings along %q", got)
+	for _, got := range strings.Fields(string(out)) {
+		if !strings.HasPrefix(got, "github.com/crumb-go/crumb/") {
+			t.Errorf("package session brings along %q", got)
+		}
 	}
 }

@@ -95,10 +95,10 @@ func (q *request) arrive() {
 	if a.seals == nil || !q.tracked || q.began.UnixMicro() < a.paused.Load() {
 		return
 	}
-	visit, err := a.seals.Visit(&q.r)
+	visit, err := a.seals.Visit(q.r)
 	if err != nil {
 		a.paused.Store(q.began.Add(sealPause).UnixMicro())
-		q.t.cfg.Logger.WarnContext(q.parent, "track: a visitor who came back was not recognised; the next request tries again", "err", err)
+		q.t.cfg.Logger.WarnContext(q.r.Context(), "track: a visitor who came back was not recognised; the next request tries again", "err", err)
 		return
 	}
 	q.visit = visit
@@ -112,7 +112,7 @@ func (q *request) greet(status int) {
 	case cacheable(q.Header(), q.t.cfg.Now()): // a cookie would keep it out of caches, or be in them
 	case !v.First.IsZero():
 		v.Send()
-	case status/100 != 2 || rt.ignored || !isNavigation(&q.r):
+	case status/100 != 2 || rt.ignored || !isNavigation(q.r):
 	case q.t.cfg.Visitors == OnArrival:
 		v.Keep()
 	default:

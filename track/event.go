@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+
+	"github.com/crumb-go/crumb/internal/rider"
 )
 
 // Bounds of what [Event] takes.
@@ -12,6 +14,16 @@ const (
 	MaxEvents     = 32   // a request
 	MaxEventAttrs = 1024 // bytes of JSON
 )
+
+// requestOf returns what rides with r, or nil.
+func requestOf(r *http.Request) *request {
+	place := rider.Place(r.Context())
+	if place == nil || *place == nil {
+		return nil
+	}
+	q, _ := (*place).Value.(*request)
+	return q
+}
 
 var eventFormat = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 
@@ -23,9 +35,9 @@ var eventFormat = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 // The error is about the arguments, more than 32 events in a request, or a request
 // that has ended or did not come through [Tracker.Handler]. Nothing is noted then.
 func Event(r *http.Request, name string, attrs map[string]any) error {
-	q, ok := r.Context().Value(requestKey{}).(*request)
-	if !ok {
-		return fmt.Errorf("track: event %q: the request to %q is not tracked; wrap the handler in Tracker.Handler", name, r.URL.Path)
+	q := requestOf(r)
+	if q == nil {
+		return fmt.Errorf("track: event %q: the request to %q is not tracked; wrap the handler in Tracker.Handler, and that in Manager.Handler", name, r.URL.Path)
 	}
 	if !eventFormat.MatchString(name) {
 		return fmt.Errorf("track: event %q: a name is 1 to 64 characters of a-z, 0-9 and _.- and begins with a letter or digit", name)

@@ -2,7 +2,6 @@ package track
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/crumb-go/crumb/internal/rider"
 	"github.com/crumb-go/crumb/session"
 )
 
@@ -27,15 +27,16 @@ func (t *Tracker) Handler(next http.Handler) http.Handler {
 }
 
 func (t *Tracker) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	if _, ok := r.Context().Value(requestKey{}).(*request); ok {
+	place := rider.Place(r.Context())
+	if place == nil || *place != nil {
 		next.ServeHTTP(w, r)
 		return
 	}
-	q := &request{ResponseWriter: w, t: t, parent: r.Context(), tracked: t.mayTrack(r), began: t.cfg.Now()}
-	q.r = *r.WithContext((*requestContext)(q)) // copied from the stack
+	q := &request{ResponseWriter: w, t: t, r: r, tracked: t.mayTrack(r), began: t.cfg.Now()}
+	q.Value, *place = q, &q.Rider
 	defer q.end()
 	q.arrive()
-	next.ServeHTTP(q, &q.r)
+	next.ServeHTTP(q, r)
 	if q.status == 0 { // the session is to be committed before end asks about it
 		q.WriteHeader(http.StatusOK)
 	}
@@ -48,13 +49,13 @@ func (t *Tracker) mayTrack(r *http.Request) bool {
 	return t.cfg.Consent == nil || t.cfg.Consent(r)
 }
 
-// A request is one that is tracked: its ResponseWriter, its context and what is
-// noted, in one allocation.
+// A request is one that is tracked: its ResponseWriter and what is noted, in one
+// allocation. It rides with the session.
 type request struct {
 	http.ResponseWriter
+	rider.Rider
 	t       *Tracker
-	parent  context.Context
-	r       http.Request
+	r       *http.Request  // the route is in it in the end
 	visit   *session.Visit // nil if the visitor has a session
 	tracked bool
 	began   time.Time
@@ -65,24 +66,6 @@ type request struct {
 	events []entry
 }
 
-type requestKey struct{}
-
-// A requestContext is the request's context with the request in it.
-type requestContext request
-
-var _ context.Context = (*requestContext)(nil)
-
-func (c *requestContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
-func (c *requestContext) Done() <-chan struct{}       { return c.parent.Done() }
-func (c *requestContext) Err() error                  { return c.parent.Err() }
-
-func (c *requestContext) Value(key any) any {
-	if key == (requestKey{}) {
-		return (*request)(c)
-	}
-	return c.parent.Value(key)
-}
-
 // end notes the request. The session is asked only now: what is asked of it
 // earlier would make the answer depend on the cookie.
 func (q *request) end() {
@@ -90,8 +73,7 @@ func (q *request) end() {
 	q.over = true
 	events := q.events
 	q.mu.Unlock()
-	s, ok := session.FromContext(q.parent)
-	if !q.tracked || !ok {
+	if !q.tracked {
 		return
 	}
 	rt := q.t.route(q.r.Pattern)
@@ -99,13 +81,13 @@ func (q *request) end() {
 	if rt.ignored && len(events) == 0 && !returned {
 		return
 	}
-	in := s.Info()
+	in := session.From(q.r).Info()
 	if in.ID == "" {
 		return
 	}
 	now := q.t.cfg.Now()
 	if returned {
-		q.t.note(&in, &q.r, q.visit.First, now, []entry{first})
+		q.t.note(&in, q.r, q.visit.First, now, []entry{first})
 	}
 	var room [4]entry
 	entries := append(room[:0], events...)
@@ -113,7 +95,7 @@ func (q *request) end() {
 		entries = append(entries, q.view(rt, now))
 	}
 	if len(entries) > 0 {
-		q.t.note(&in, &q.r, q.began, now, entries)
+		q.t.note(&in, q.r, q.began, now, entries)
 	}
 }
 
@@ -124,7 +106,7 @@ func (q *request) view(rt *route, now time.Time) entry {
 	}
 	return entry{
 		at: q.began.UnixMicro(), kind: view, name: rt.path, method: method(q.r.Method), status: int32(status),
-		took: max(0, now.Sub(q.began).Microseconds()), referrer: referrer(&q.r), detail: rt.detail(&q.r),
+		took: max(0, now.Sub(q.began).Microseconds()), referrer: referrer(q.r), detail: rt.detail(q.r),
 	}
 }
 
