@@ -194,9 +194,9 @@ func (v *visitor) known() (trail []*entry, slots []slot) {
 }
 
 // add puts the entries of u into the trail, whose part beginning with the last
-// view before them is given, and the slots likewise. It orders the entries, no two
-// of a visitor at one time, and returns the slots, with those to insert or to
-// change marked.
+// view before them is given, if a visit may go on from it, and the slots likewise.
+// It orders the entries, no two of a visitor at one time, and returns the slots,
+// with those to insert or to change marked.
 func (v *visitor) add(u *update, trail []*entry, slots []slot, c counts) []slot {
 	slices.SortStableFunc(u.entries, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
 	trail = slices.Grow(trail, len(u.entries))
