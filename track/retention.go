@@ -74,7 +74,7 @@ func (t *Tables) Sweep(ctx context.Context, now time.Time, r Retention) error {
 	before := func(d time.Duration) int64 { return now.Add(-d).UnixMicro() }
 	for _, step := range []func(context.Context) (int, error){
 		func(ctx context.Context) (int, error) { return t.truncateAddresses(ctx, before(r.Addresses)) },
-		t.dropping("trail", "session, at", "at < ?", slotStart(before(r.Trail))),
+		func(ctx context.Context) (int, error) { return t.dropTrail(ctx, slotStart(before(r.Trail))) },
 		t.dropping("slots", "session, slot", "slot < ?", slotOf(before(r.Visitors))),
 		t.dropping("visitors", "session", "seen < ?", before(r.Visitors)),
 		t.dropping("counts", "kind, span, slot, bot, name", "span = 0 AND slot < ?", slotOf(before(r.Counts))),
@@ -105,6 +105,40 @@ func repeat(ctx context.Context, step func(context.Context) (int, error)) error 
 		case <-timer.C:
 		}
 	}
+}
+
+// dropTrail deletes a batch of the trail before then, and notes in the rows of its
+// visitors when their last view in it was: a visit may go on in what stays.
+// Batches and erasures wait, for both read the one and the other.
+func (t *Tables) dropTrail(ctx context.Context, then int64) (n int, err error) {
+	err = t.db.Tx(ctx, func(tx *sqldb.Tx) error {
+		n = 0
+		if err := t.lockErasing(ctx, tx, true); err != nil {
+			return err
+		}
+		var last int64
+		var ids []any
+		query := t.sql("SELECT session, at FROM {trail} WHERE at < ? ORDER BY at LIMIT ?")
+		err := t.rows(ctx, tx, query, []any{then, sweepBatch}, func(scan sqldb.Scan) error {
+			var id string
+			err := scan(&id, &last)
+			ids = append(ids, id)
+			return err
+		})
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		in := "session IN (" + marks(len(ids)) + ")"
+		_, err = t.exec(ctx, tx, t.sql(`UPDATE {visitors} SET swept = (SELECT max(CASE WHEN viewed > swept THEN viewed ELSE swept END)
+			FROM {trail} WHERE session = {visitors}.session AND at <= ?) WHERE `+in), append([]any{last}, ids...)...)
+		if err != nil {
+			return err
+		}
+		deleted, err := t.exec(ctx, tx, t.sql("DELETE FROM {trail} WHERE "+in+" AND at <= ?"), append(ids, last)...)
+		n = int(deleted)
+		return err
+	})
+	return n, err
 }
 
 // dropping deletes a batch of the rows of a table that a condition is true for. Each

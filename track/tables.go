@@ -174,7 +174,7 @@ func (w *writer) write(b *batch) error {
 		}
 		known, in := v.known()
 		if l := lates[v.id]; l != nil {
-			known, in = l.known()
+			known, in = l.known(v)
 		}
 		all := v.add(u, known, in, c)
 		for _, p := range piecesOf(u.entries) {
@@ -208,7 +208,7 @@ func (w *writer) write(b *batch) error {
 var (
 	visitorColumns = []string{
 		"session", "user_id", "first_seen", "seen", "requests", "first_addr", "last_addr", "addr_at", "device", "language", "bot",
-		"landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
+		"landing", "referrer", "page", "exit_page", "viewed", "active", "slot", "swept",
 	}
 	// movingColumns are those that every request may change, user_id and addr_at left
 	// out.
@@ -223,7 +223,7 @@ var (
 func (v *visitor) row() []any {
 	return []any{
 		string(v.id), v.user, v.first, v.seen, v.requests, v.firstAddr, v.lastAddr, v.addrAt, v.device, v.language, bit(v.bot),
-		v.landing, v.referrer, v.page, v.exit, v.viewed, v.active, v.slot,
+		v.landing, v.referrer, v.page, v.exit, v.viewed, v.active, v.slot, v.swept,
 	}
 }
 
@@ -231,7 +231,7 @@ func (v *visitor) scan(scan sqldb.Scan) error {
 	v.stored = true
 	defer func() { v.storedUser, v.storedAddrAt = v.user, v.addrAt }()
 	return scan(&v.id, &v.user, &v.first, &v.seen, &v.requests, &v.firstAddr, &v.lastAddr, &v.addrAt, &v.device, &v.language, &v.bot,
-		&v.landing, &v.referrer, &v.page, &v.exit, &v.viewed, &v.active, &v.slot)
+		&v.landing, &v.referrer, &v.page, &v.exit, &v.viewed, &v.active, &v.slot, &v.swept)
 }
 
 func bit(b bool) int {
@@ -366,8 +366,14 @@ type late struct {
 func (l *late) from() int64 { return slotStart(l.first - gap) }
 
 // known returns what of the trail add needs to know.
-func (l *late) known() (trail []*entry, slots []slot) {
+func (l *late) known(v *visitor) (trail []*entry, slots []slot) {
 	trail = l.trail
+	if e := v.sweptView(); e != nil && e.at < l.first {
+		if e.at == v.viewed {
+			e.name = v.exit
+		}
+		trail = append(trail, e)
+	}
 	slices.SortFunc(trail, func(a, b *entry) int { return cmp.Compare(a.at, b.at) })
 	slices.SortFunc(l.slots, func(a, b slot) int { return cmp.Compare(a.slot, b.slot) })
 	if len(l.slots) > 0 && l.slots[0].prev > 0 {
