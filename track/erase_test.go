@@ -131,3 +131,48 @@ func TestAViewThatComesLateGoesOnWithAVisitThatWasSwept(t *testing.T) {
 		}
 	})
 }
+
+func TestErasingLeavesNoNumberBelowNothing(t *testing.T) {
+	onEngines(t, func(t *testing.T, tables *Tables) {
+		at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+		write(t, tables, seenAt(at, "/a", "/b"))
+		// As a process with other settings may have left it.
+		if _, err := tables.exec(t.Context(), tables.db, tables.sql("DELETE FROM {counts}")); err != nil {
+			t.Fatal(err)
+		}
+		if err := tables.Erase(t.Context(), someone, at); err != nil {
+			t.Fatal(err)
+		}
+		if got := numbers(t, tables); len(got) > 0 {
+			t.Errorf("what is left: %v", got)
+		}
+	})
+}
+
+func TestATrailOutlivesNeitherItsVisitorNorItsNumbers(t *testing.T) {
+	for _, r := range []Retention{{Counts: 89 * day}, {Visitors: 89 * day}, {Trail: 401 * day}} {
+		if got, err := r.WithDefaults(); err == nil {
+			t.Errorf("%+v is fine, as %+v", r, got)
+		}
+	}
+	r := Retention{Trail: time.Hour, Visitors: time.Hour, Counts: time.Hour}
+	onEngines(t, func(t *testing.T, tables *Tables) {
+		at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+		write(t, tables, seenAt(at, "/a", "/b"))
+		for now := at; now.Before(at.Add(2 * time.Hour)); now = now.Add(5 * time.Minute) {
+			if err := tables.Sweep(t.Context(), now, r); err != nil {
+				t.Fatal(err)
+			}
+			lines, err := tables.Trail(t.Context(), someone, at, at.Add(time.Hour), 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tables.Visitor(t.Context(), someone); err != nil && len(lines) > 0 {
+				t.Errorf("after %v the trail is there without its visitor", now.Sub(at))
+			}
+			if len(lines) > 0 && len(numbers(t, tables)) == 0 {
+				t.Errorf("after %v the trail is there without its numbers", now.Sub(at))
+			}
+		}
+	})
+}

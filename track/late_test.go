@@ -48,16 +48,30 @@ func TestAVisitorWhoIsSweptAndComesBackIsWritten(t *testing.T) {
 	tables := open(t, "memory:")
 	at := time.Date(2026, 11, 22, 12, 0, 30, 0, time.UTC)
 	write(t, tables, seenAt(at, "/"))
-	if err := tables.Sweep(t.Context(), at.Add(11*time.Minute), Retention{Visitors: 10 * time.Minute}); err != nil {
+	if err := tables.Sweep(t.Context(), at.Add(30*time.Minute), Retention{Trail: 10 * time.Minute, Visitors: 10 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tables.Visitor(t.Context(), someone); err == nil {
 		t.Fatal("the visitor is there still")
 	}
-	write(t, tables, seenAt(at.Add(12*time.Minute), "/back")) // in the same quarter of an hour
+	write(t, tables, seenAt(at.Add(31*time.Minute), "/back"))
 	if v, err := tables.Visitor(t.Context(), someone); err != nil || v.Page != "/back" {
 		t.Errorf("%+v, %v", v, err)
 	}
+}
+
+func TestAVisitorOfWhomOnlyASlotIsLeftIsWritten(t *testing.T) {
+	onEngines(t, func(t *testing.T, tables *Tables) {
+		at := time.Date(2026, 11, 22, 12, 0, 30, 0, time.UTC)
+		write(t, tables, seenAt(at, "/"))
+		if _, err := tables.exec(t.Context(), tables.db, tables.sql("DELETE FROM {visitors}")); err != nil {
+			t.Fatal(err)
+		}
+		write(t, tables, seenAt(at.Add(12*time.Minute), "/back")) // in the same quarter of an hour
+		if v, err := tables.Visitor(t.Context(), someone); err != nil || v.Page != "/back" {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
 }
 
 func TestAFirstVisitThatComesLateMovesTheFirstTimeBack(t *testing.T) {

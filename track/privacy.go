@@ -110,8 +110,8 @@ func (t *Tables) Erase(ctx context.Context, id session.ID, now time.Time) error 
 	return nil
 }
 
-// uncount takes the trail of a visitor out of the counts. Names that nobody else
-// brought go too.
+// uncount takes the trail of a visitor out of the counts. What is nothing then
+// goes, names that nobody else brought among it.
 func (w *writer) uncount(id session.ID) error {
 	var v visitor
 	err := w.tx.Row(w.ctx, w.t.sql("SELECT bot, swept FROM {visitors} WHERE session = ?"), []any{string(id)}, &v.bot, &v.swept)
@@ -137,7 +137,7 @@ func (w *writer) uncount(id session.ID) error {
 	if err := w.count(c); err != nil {
 		return err
 	}
-	for _, kind := range []int{countRoute, countReferrer, countLanding, countExit, countEvent} {
+	for kind := countViews; kind <= countEvent; kind++ {
 		if err := w.dropEmpty(c, kind); err != nil {
 			return err
 		}

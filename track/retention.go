@@ -16,11 +16,13 @@ type Retention struct {
 	Addresses time.Duration
 
 	// Trail is how long page views and events are kept, which go by the quarter of an
-	// hour. Defaults to 90 days.
+	// hour. It is at most Visitors and Counts, since whoever is erased must be found
+	// and their views taken out of the numbers. Defaults to 90 days.
 	Trail time.Duration
 
 	// Visitors is how long a visitor is kept who was not seen again, and how long
-	// it is kept who was here in which quarter of an hour. Defaults to 400 days.
+	// it is kept who was here in which quarter of an hour. They go by the quarter of
+	// an hour too. Defaults to 400 days.
 	Visitors time.Duration
 
 	// Counts is how long the numbers of views, events and visits by quarter of an
@@ -57,6 +59,12 @@ func (r Retention) WithDefaults() (Retention, error) {
 			return r, fmt.Errorf("track: Retention.%s is %v; it must be at least 1m and at most 10 years (%v)", f.name, *f.d, maxRetention)
 		}
 	}
+	if r.Trail > r.Visitors {
+		return r, fmt.Errorf("track: Retention.Trail is %v; it must be at most Retention.Visitors (%v), for a trail has to end before its visitor does", r.Trail, r.Visitors)
+	}
+	if r.Trail > r.Counts {
+		return r, fmt.Errorf("track: Retention.Trail is %v; it must be at most Retention.Counts (%v), for numbers that are gone cannot be corrected", r.Trail, r.Counts)
+	}
 	return r, nil
 }
 
@@ -76,7 +84,7 @@ func (t *Tables) Sweep(ctx context.Context, now time.Time, r Retention) error {
 		func(ctx context.Context) (int, error) { return t.truncateAddresses(ctx, before(r.Addresses)) },
 		func(ctx context.Context) (int, error) { return t.dropTrail(ctx, slotStart(before(r.Trail))) },
 		t.dropping("slots", "session, slot", "slot < ?", slotOf(before(r.Visitors))),
-		t.dropping("visitors", "session", "seen < ?", before(r.Visitors)),
+		t.dropping("visitors", "session", "seen < ?", slotStart(before(r.Visitors))),
 		t.dropping("counts", "kind, span, slot, bot, name", "span = 0 AND slot < ?", slotOf(before(r.Counts))),
 		t.dropping("counts", "kind, span, slot, bot, name", "span = 1 AND slot < ?", slotOf(before(r.Counts))/quartersADay),
 		t.dropping("erased", "hash", "erased_at < ?", before(keepErased)),

@@ -195,7 +195,7 @@ func (w *writer) write(b *batch) error {
 	if err := w.insert("trail", trailColumns, trail, ""); err != nil {
 		return err
 	}
-	// A slot may outlive its visitor, who is new then.
+	// A slot may be there without its visitor, if others swept with another retention.
 	if err := w.insert("slots", slotColumns, slots, w.t.onConflict("session, slot", "bot", w.t.given("bot"))); err != nil {
 		return err
 	}
