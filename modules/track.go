@@ -184,6 +184,9 @@ func badTrack(err error) error {
 		return err
 	}
 	_, problem, _ = strings.Cut(problem, "; ")
+	for name, key := range trackKeys {
+		problem = strings.ReplaceAll(problem, name, key)
+	}
 	return app.Bad(key, problem, "")
 }
 

@@ -1,17 +1,39 @@
 package track
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/crumb-go/crumb/internal/servers"
 	"github.com/crumb-go/crumb/session"
 )
 
 const someone = session.ID("visitor000000001")
+
+// onEngines runs f with tables in SQLite and in the servers that are there.
+func onEngines(t *testing.T, f func(t *testing.T, tables *Tables)) {
+	urls := map[string]string{"sqlite": "sqlite:" + filepath.Join(t.TempDir(), "track.db")}
+	for _, kind := range []string{servers.Postgres, servers.MySQL} {
+		if url, ok := servers.URL(kind); ok {
+			urls[kind] = url
+		}
+	}
+	for kind, url := range urls {
+		t.Run(kind, func(t *testing.T) { f(t, open(t, url)) })
+	}
+}
+
+// of makes u the update of another visitor.
+func of(id session.ID, u *update) *update {
+	u.id = id
+	return u
+}
 
 // seenAt is what one visitor did at a time, a second for each page.
 func seenAt(at time.Time, pages ...string) *update {
@@ -26,16 +48,30 @@ func TestAVisitorWhoIsSweptAndComesBackIsWritten(t *testing.T) {
 	tables := open(t, "memory:")
 	at := time.Date(2026, 11, 22, 12, 0, 30, 0, time.UTC)
 	write(t, tables, seenAt(at, "/"))
-	if err := tables.Sweep(t.Context(), at.Add(11*time.Minute), Retention{Visitors: 10 * time.Minute}); err != nil {
+	if err := tables.Sweep(t.Context(), at.Add(30*time.Minute), Retention{Trail: 10 * time.Minute, Visitors: 10 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tables.Visitor(t.Context(), someone); err == nil {
 		t.Fatal("the visitor is there still")
 	}
-	write(t, tables, seenAt(at.Add(12*time.Minute), "/back")) // in the same quarter of an hour
+	write(t, tables, seenAt(at.Add(31*time.Minute), "/back"))
 	if v, err := tables.Visitor(t.Context(), someone); err != nil || v.Page != "/back" {
 		t.Errorf("%+v, %v", v, err)
 	}
+}
+
+func TestAVisitorOfWhomOnlyASlotIsLeftIsWritten(t *testing.T) {
+	onEngines(t, func(t *testing.T, tables *Tables) {
+		at := time.Date(2026, 11, 22, 12, 0, 30, 0, time.UTC)
+		write(t, tables, seenAt(at, "/"))
+		if _, err := tables.exec(t.Context(), tables.db, tables.sql("DELETE FROM {visitors}")); err != nil {
+			t.Fatal(err)
+		}
+		write(t, tables, seenAt(at.Add(12*time.Minute), "/back")) // in the same quarter of an hour
+		if v, err := tables.Visitor(t.Context(), someone); err != nil || v.Page != "/back" {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
 }
 
 func TestAFirstVisitThatComesLateMovesTheFirstTimeBack(t *testing.T) {
@@ -92,6 +128,43 @@ func TestASignInThatWasOvertakenIsNoted(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, ids, err)
 		}
 	}
+}
+
+// TestVisitorsWhoAllComeLateCostAFewStatements has each visitor's second update
+// belong before the first one, by some seconds for most and by hours for some.
+func TestVisitorsWhoAllComeLateCostAFewStatements(t *testing.T) {
+	onEngines(t, func(t *testing.T, tables *Tables) {
+		const visitors = 10_000
+		at := time.Date(2026, 11, 22, 12, 1, 0, 0, time.UTC)
+		put := func(page string, before func(i int) time.Duration) int64 {
+			taken := map[session.ID]*update{}
+			for i := range visitors {
+				u := of(session.ID(fmt.Sprintf("visitor%09d", i)), seenAt(at.Add(-before(i)), page))
+				taken[u.id] = u
+			}
+			was := tables.Statements()
+			for _, b := range batchesOf(taken, at) {
+				if err := tables.write(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return tables.Statements() - was
+		}
+		put("/second", func(int) time.Duration { return 0 })
+		n := put("/first", func(i int) time.Duration {
+			if i%10 == 0 {
+				return time.Duration(i%23+1) * time.Hour
+			}
+			return time.Duration(i%100+1) * time.Second
+		})
+		if n > 100 {
+			t.Errorf("%d statements, want at most 100", n)
+		}
+		totals, err := tables.Totals(t.Context(), Span{From: at.Add(-24 * time.Hour), To: at.Add(time.Hour)})
+		if want := (Totals{Visitors: visitors, Visits: visitors + visitors/10, Views: 2 * visitors}); err != nil || totals != want {
+			t.Errorf("%+v, %v; want %+v", totals, err, want)
+		}
+	})
 }
 
 // What waits must not hold the lines, the headers or the records that it was cut out

@@ -110,11 +110,11 @@ func (t *Tables) Erase(ctx context.Context, id session.ID, now time.Time) error 
 	return nil
 }
 
-// uncount takes the trail of a visitor out of the counts. Names that nobody else
-// brought go too.
+// uncount takes the trail of a visitor out of the counts. What is nothing then
+// goes, names that nobody else brought among it.
 func (w *writer) uncount(id session.ID) error {
-	var bot bool
-	err := w.tx.Row(w.ctx, w.t.sql("SELECT bot FROM {visitors} WHERE session = ?"), []any{string(id)}, &bot)
+	var v visitor
+	err := w.tx.Row(w.ctx, w.t.sql("SELECT bot, swept FROM {visitors} WHERE session = ?"), []any{string(id)}, &v.bot, &v.swept)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -122,22 +122,22 @@ func (w *writer) uncount(id session.ID) error {
 		return err
 	}
 	c := counts{}
-	var last *entry
+	last := v.sweptView() // from which a visit may go on
 	err = w.t.eachEntry(w.ctx, w.tx, id, 0, math.MaxInt64, math.MaxInt32, func(e *entry) {
-		c.entry(e, bot, -1)
+		c.entry(e, v.bot, -1)
 		if e.kind == view {
-			c.border(last, e, bot, -1)
+			c.border(last, e, v.bot, -1)
 			last = e
 		}
 	})
 	if err != nil {
 		return err
 	}
-	c.border(last, nil, bot, -1)
+	c.border(last, nil, v.bot, -1)
 	if err := w.count(c); err != nil {
 		return err
 	}
-	for _, kind := range []int{countRoute, countReferrer, countLanding, countExit, countEvent} {
+	for kind := countViews; kind <= countEvent; kind++ {
 		if err := w.dropEmpty(c, kind); err != nil {
 			return err
 		}

@@ -16,11 +16,13 @@ type Retention struct {
 	Addresses time.Duration
 
 	// Trail is how long page views and events are kept, which go by the quarter of an
-	// hour. Defaults to 90 days.
+	// hour. It is at most Visitors and Counts, since whoever is erased must be found
+	// and their views taken out of the numbers. Defaults to 90 days.
 	Trail time.Duration
 
 	// Visitors is how long a visitor is kept who was not seen again, and how long
-	// it is kept who was here in which quarter of an hour. Defaults to 400 days.
+	// it is kept who was here in which quarter of an hour. They go by the quarter of
+	// an hour too. Defaults to 400 days.
 	Visitors time.Duration
 
 	// Counts is how long the numbers of views, events and visits by quarter of an
@@ -57,6 +59,12 @@ func (r Retention) WithDefaults() (Retention, error) {
 			return r, fmt.Errorf("track: Retention.%s is %v; it must be at least 1m and at most 10 years (%v)", f.name, *f.d, maxRetention)
 		}
 	}
+	if r.Trail > r.Visitors {
+		return r, fmt.Errorf("track: Retention.Trail is %v; it must be at most Retention.Visitors (%v), for a trail has to end before its visitor does", r.Trail, r.Visitors)
+	}
+	if r.Trail > r.Counts {
+		return r, fmt.Errorf("track: Retention.Trail is %v; it must be at most Retention.Counts (%v), for numbers that are gone cannot be corrected", r.Trail, r.Counts)
+	}
 	return r, nil
 }
 
@@ -74,9 +82,9 @@ func (t *Tables) Sweep(ctx context.Context, now time.Time, r Retention) error {
 	before := func(d time.Duration) int64 { return now.Add(-d).UnixMicro() }
 	for _, step := range []func(context.Context) (int, error){
 		func(ctx context.Context) (int, error) { return t.truncateAddresses(ctx, before(r.Addresses)) },
-		t.dropping("trail", "session, at", "at < ?", slotStart(before(r.Trail))),
+		func(ctx context.Context) (int, error) { return t.dropTrail(ctx, slotStart(before(r.Trail))) },
 		t.dropping("slots", "session, slot", "slot < ?", slotOf(before(r.Visitors))),
-		t.dropping("visitors", "session", "seen < ?", before(r.Visitors)),
+		t.dropping("visitors", "session", "seen < ?", slotStart(before(r.Visitors))),
 		t.dropping("counts", "kind, span, slot, bot, name", "span = 0 AND slot < ?", slotOf(before(r.Counts))),
 		t.dropping("counts", "kind, span, slot, bot, name", "span = 1 AND slot < ?", slotOf(before(r.Counts))/quartersADay),
 		t.dropping("erased", "hash", "erased_at < ?", before(keepErased)),
@@ -105,6 +113,40 @@ func repeat(ctx context.Context, step func(context.Context) (int, error)) error 
 		case <-timer.C:
 		}
 	}
+}
+
+// dropTrail deletes a batch of the trail before then, and notes in the rows of its
+// visitors when their last view in it was: a visit may go on in what stays.
+// Batches and erasures wait, for both read the one and the other.
+func (t *Tables) dropTrail(ctx context.Context, then int64) (n int, err error) {
+	err = t.db.Tx(ctx, func(tx *sqldb.Tx) error {
+		n = 0
+		if err := t.lockErasing(ctx, tx, true); err != nil {
+			return err
+		}
+		var last int64
+		var ids []any
+		query := t.sql("SELECT session, at FROM {trail} WHERE at < ? ORDER BY at LIMIT ?")
+		err := t.rows(ctx, tx, query, []any{then, sweepBatch}, func(scan sqldb.Scan) error {
+			var id string
+			err := scan(&id, &last)
+			ids = append(ids, id)
+			return err
+		})
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		in := "session IN (" + marks(len(ids)) + ")"
+		_, err = t.exec(ctx, tx, t.sql(`UPDATE {visitors} SET swept = (SELECT max(CASE WHEN viewed > swept THEN viewed ELSE swept END)
+			FROM {trail} WHERE session = {visitors}.session AND at <= ?) WHERE `+in), append([]any{last}, ids...)...)
+		if err != nil {
+			return err
+		}
+		deleted, err := t.exec(ctx, tx, t.sql("DELETE FROM {trail} WHERE "+in+" AND at <= ?"), append(ids, last)...)
+		n = int(deleted)
+		return err
+	})
+	return n, err
 }
 
 // dropping deletes a batch of the rows of a table that a condition is true for. Each

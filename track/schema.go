@@ -35,7 +35,8 @@ CREATE TABLE crumb_track_visitors (
 	exit_page  {text 200} NOT NULL,           -- the latest page in the trail
 	viewed     BIGINT     NOT NULL,           -- when that was
 	active     BIGINT     NOT NULL,           -- the latest line of the trail
-	slot       BIGINT     NOT NULL            -- the latest slot
+	slot       BIGINT     NOT NULL,           -- the latest slot
+	swept      BIGINT     NOT NULL            -- the latest page view that was too old to stay in the trail, 0 if none was
 ){rows};
 CREATE INDEX crumb_track_visitors_seen ON crumb_track_visitors (seen, session);
 CREATE INDEX crumb_track_visitors_addr ON crumb_track_visitors (addr_at);

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/crumb-go/crumb/internal/sqldb"
 	"github.com/crumb-go/crumb/session"
@@ -158,6 +160,10 @@ func (w *writer) write(b *batch) error {
 	if err != nil {
 		return err
 	}
+	lates, err := w.around(updates, visitors)
+	if err != nil {
+		return err
+	}
 	c := counts{}
 	var trail, slots, moved table
 	for i, u := range updates {
@@ -167,10 +173,8 @@ func (w *writer) write(b *batch) error {
 			continue
 		}
 		known, in := v.known()
-		if !v.inOrder(u) {
-			if known, in, err = w.around(u); err != nil {
-				return err
-			}
+		if l := lates[v.id]; l != nil {
+			known, in = l.known(v)
 		}
 		all := v.add(u, known, in, c)
 		for _, p := range piecesOf(u.entries) {
@@ -191,7 +195,7 @@ func (w *writer) write(b *batch) error {
 	if err := w.insert("trail", trailColumns, trail, ""); err != nil {
 		return err
 	}
-	// A slot may outlive its visitor, who is new then.
+	// A slot may be there without its visitor, if others swept with another retention.
 	if err := w.insert("slots", slotColumns, slots, w.t.onConflict("session, slot", "bot", w.t.given("bot"))); err != nil {
 		return err
 	}
@@ -204,7 +208,7 @@ func (w *writer) write(b *batch) error {
 var (
 	visitorColumns = []string{
 		"session", "user_id", "first_seen", "seen", "requests", "first_addr", "last_addr", "addr_at", "device", "language", "bot",
-		"landing", "referrer", "page", "exit_page", "viewed", "active", "slot",
+		"landing", "referrer", "page", "exit_page", "viewed", "active", "slot", "swept",
 	}
 	// movingColumns are those that every request may change, user_id and addr_at left
 	// out.
@@ -219,7 +223,7 @@ var (
 func (v *visitor) row() []any {
 	return []any{
 		string(v.id), v.user, v.first, v.seen, v.requests, v.firstAddr, v.lastAddr, v.addrAt, v.device, v.language, bit(v.bot),
-		v.landing, v.referrer, v.page, v.exit, v.viewed, v.active, v.slot,
+		v.landing, v.referrer, v.page, v.exit, v.viewed, v.active, v.slot, v.swept,
 	}
 }
 
@@ -227,7 +231,7 @@ func (v *visitor) scan(scan sqldb.Scan) error {
 	v.stored = true
 	defer func() { v.storedUser, v.storedAddrAt = v.user, v.addrAt }()
 	return scan(&v.id, &v.user, &v.first, &v.seen, &v.requests, &v.firstAddr, &v.lastAddr, &v.addrAt, &v.device, &v.language, &v.bot,
-		&v.landing, &v.referrer, &v.page, &v.exit, &v.viewed, &v.active, &v.slot)
+		&v.landing, &v.referrer, &v.page, &v.exit, &v.viewed, &v.active, &v.slot, &v.swept)
 }
 
 func bit(b bool) int {
@@ -349,47 +353,113 @@ func (w *writer) storeVisitors(list []*visitor) error {
 	return w.insert("visitors", visitorColumns, moved, w.t.onConflict("session", pairs...))
 }
 
-// around returns what the entries of u, which came late, meet: the trail from the
-// last view before them, and the slots from the last before them.
-func (w *writer) around(u *update) (trail []*entry, slots []slot, err error) {
-	first := u.entries[0].at
-	for i := range u.entries {
-		first = min(first, u.entries[i].at)
+// A late is what an update meets that came late: the views from half an hour
+// before its first entry, for older ones are in other visits, all of the trail
+// from that entry on, and the slots in which that lies.
+type late struct {
+	first int64 // of the entries of the update
+	trail []*entry
+	slots []slot
+}
+
+// from is where the trail begins that has to be read.
+func (l *late) from() int64 { return slotStart(l.first - gap) }
+
+// known returns what of the trail add needs to know.
+func (l *late) known(v *visitor) (trail []*entry, slots []slot) {
+	trail = l.trail
+	if e := v.sweptView(); e != nil && e.at < l.first {
+		if e.at == v.viewed {
+			e.name = v.exit
+		}
+		trail = append(trail, e)
 	}
-	id := string(u.id)
-	// A row of the trail lies in one slot, and rows may overlap there.
-	from, before := slotStart(first), false
-	collect := func(e *entry) {
-		if e.at >= first || e.kind == view {
-			trail, before = append(trail, e), before || e.at < first
+	slices.SortFunc(trail, func(a, b *entry) int { return cmp.Compare(a.at, b.at) })
+	slices.SortFunc(l.slots, func(a, b slot) int { return cmp.Compare(a.slot, b.slot) })
+	if len(l.slots) > 0 && l.slots[0].prev > 0 {
+		slots = append(slots, slot{slot: l.slots[0].prev, stored: true})
+	}
+	return trail, append(slots, l.slots...)
+}
+
+// lateApart is by how much more than others some are late, such as first visits,
+// to be asked for apart: whoever is asked for with them is read from there on.
+const lateApart = time.Hour
+
+// around returns what the updates meet that came late. However many there are, it
+// takes three statements at most.
+func (w *writer) around(updates []*update, visitors []*visitor) (map[session.ID]*late, error) {
+	found := map[session.ID]*late{}
+	var all, newer, older []any // IDs
+	var first, last int64 = math.MaxInt64, 0
+	for i, u := range updates {
+		if visitors[i].inOrder(u) {
+			continue
+		}
+		l := &late{first: math.MaxInt64}
+		for j := range u.entries {
+			l.first = min(l.first, u.entries[j].at)
+		}
+		found[u.id] = l
+		all = append(all, string(u.id))
+		first, last = min(first, l.first), max(last, l.first)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	between := last - lateApart.Microseconds()
+	for _, u := range updates {
+		switch l := found[u.id]; {
+		case l == nil:
+		case l.first >= between:
+			newer = append(newer, string(u.id))
+		default:
+			older = append(older, string(u.id))
 		}
 	}
-	if err = w.t.eachEntry(w.ctx, w.tx, u.id, from, math.MaxInt64, math.MaxInt, collect); err != nil {
-		return nil, nil, err
+	if err := w.trailsFrom(max(first, between), newer, found); err != nil {
+		return nil, err
 	}
-	if !before {
-		var viewed int64
-		if err = w.tx.Row(w.ctx, w.t.sql("SELECT coalesce(max(viewed), 0) FROM {trail} WHERE session = ? AND at < ?"), []any{id, from}, &viewed); err != nil {
-			return nil, nil, err
+	if err := w.trailsFrom(first, older, found); err != nil {
+		return nil, err
+	}
+	query := "SELECT session, slot, prev FROM {slots} WHERE session IN (" + marks(len(all)) + ") AND slot >= ?"
+	return found, w.rows(query, append(all, slotOf(first)), func(scan sqldb.Scan) error {
+		var id session.ID
+		s := slot{stored: true}
+		err := scan(&id, &s.slot, &s.prev)
+		if l := found[id]; l != nil && s.slot >= slotOf(l.first) {
+			l.slots = append(l.slots, s)
 		}
-		rest := trail
-		trail = nil
-		if viewed > 0 {
-			if err = w.t.eachEntry(w.ctx, w.tx, u.id, viewed, viewed+1, 1, collect); err != nil {
-				return nil, nil, err
+		return err
+	})
+}
+
+// trailsFrom reads the trails of some of those in found, none of whom has an entry
+// before first.
+func (w *writer) trailsFrom(first int64, ids []any, found map[session.ID]*late) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	query := "SELECT session, at, entries FROM {trail} WHERE session IN (" + marks(len(ids)) + ") AND at >= ?"
+	return w.rows(query, append(ids, slotStart(first-gap)), func(scan sqldb.Scan) error {
+		var id session.ID
+		var p piece
+		if err := scan(&id, &p.at, &p.entries); err != nil {
+			return err
+		}
+		l := found[id]
+		if l == nil || p.at < l.from() {
+			return nil
+		}
+		entries, err := p.parse()
+		for i := range entries {
+			if e := &entries[i]; e.at >= l.first || e.kind == view {
+				l.trail = append(l.trail, &entry{at: e.at, kind: e.kind, name: e.name}) // not the rest, of so many
 			}
 		}
-		trail = append(trail, rest...)
-	}
-	err = w.rows(`SELECT slot, prev FROM {slots} WHERE session = ? AND slot >=
-		coalesce((SELECT max(slot) FROM {slots} WHERE session = ? AND slot < ?), ?) ORDER BY slot`,
-		[]any{id, id, slotOf(first), slotOf(first)}, func(scan sqldb.Scan) error {
-			s := slot{stored: true}
-			err := scan(&s.slot, &s.prev)
-			slots = append(slots, s)
-			return err
-		})
-	return trail, slots, err
+		return err
+	})
 }
 
 // count adds c to the table of counts, in the order of its key, so that no two

@@ -556,6 +556,8 @@ func TestAWrongConfigSaysWhatToDo(t *testing.T) {
 		`Ignore holds "healthz"`:                {Ignore: []string{"healthz"}},
 		`Values holds "{id}"`:                   {Values: []string{"{id}"}},
 		"Retention.Trail is 1ns; it must be at": {Retention: track.Retention{Trail: 1}},
+		"at most Retention.Visitors (720h0m0s)": {Retention: track.Retention{Visitors: 720 * time.Hour}},
+		"at most Retention.Counts (720h0m0s)":   {Retention: track.Retention{Counts: 720 * time.Hour}},
 	} {
 		if _, err := track.New(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

@@ -84,7 +84,8 @@ func (c counts) entry(e *entry, bot bool, n int64) {
 }
 
 // border counts where visits begin and end between two views that follow each
-// other, n times; nil is before the first and after the last.
+// other, n times; nil is before the first and after the last. Of a view that was
+// swept the page may not be known: what was counted of it stays.
 func (c counts) border(before, after *entry, bot bool, n int64) {
 	if before != nil && after != nil && after.at-before.at <= gap {
 		return
@@ -93,7 +94,7 @@ func (c counts) border(before, after *entry, bot bool, n int64) {
 		c.add(countVisits, after.at, bot, "", n)
 		c.add(countLanding, after.at, bot, after.name, n)
 	}
-	if before != nil {
+	if before != nil && before.name != "" {
 		c.add(countExit, before.at, bot, before.name, n)
 	}
 }
@@ -122,6 +123,7 @@ type visitor struct {
 	viewed              int64  // when that was; 0 if there is none
 	active              int64  // the latest entry
 	slot                int64  // the latest slot
+	swept               int64  // the latest view that is no longer in the trail; 0 if there is none
 
 	stored       bool
 	storedUser   string // what the row has
@@ -193,10 +195,19 @@ func (v *visitor) known() (trail []*entry, slots []slot) {
 	return trail, slots
 }
 
+// sweptView returns the last view that is no longer in the trail, nil if there is
+// none.
+func (v *visitor) sweptView() *entry {
+	if v.swept == 0 {
+		return nil
+	}
+	return &entry{at: v.swept, kind: view}
+}
+
 // add puts the entries of u into the trail, whose part beginning with the last
-// view before them is given, and the slots likewise. It orders the entries, no two
-// of a visitor at one time, and returns the slots, with those to insert or to
-// change marked.
+// view before them is given, if a visit may go on from it, and the slots likewise.
+// It orders the entries, no two of a visitor at one time, and returns the slots,
+// with those to insert or to change marked.
 func (v *visitor) add(u *update, trail []*entry, slots []slot, c counts) []slot {
 	slices.SortStableFunc(u.entries, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
 	trail = slices.Grow(trail, len(u.entries))

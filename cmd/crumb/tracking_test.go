@@ -222,6 +222,8 @@ func TestCommandsAboutVisitorsSayWhatIsWrong(t *testing.T) {
 		{2, "track.sample", []string{"serve", "--track.sample=7"}},
 		{2, "track.url", []string{"serve", "--track.url=redis://localhost"}},
 		{2, "track.keep_trail", []string{"serve", "--track.keep_trail=1s"}},
+		{2, "it must be at most keep_visitors (720h0m0s)", []string{"serve", "--track.keep_visitors=30d"}},
+		{2, "it must be at most keep_counts (720h0m0s)", []string{"serve", "--track.keep_counts=30d"}},
 	} {
 		if o := crumb(t, dir, c.args...); o.code != c.code || !strings.Contains(o.stderr, c.want) || o.stdout != "" {
 			t.Errorf("crumb %s: exit %d, %s%s", strings.Join(c.args, " "), o.code, o.stdout, o.stderr)
