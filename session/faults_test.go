@@ -438,14 +438,27 @@ func TestAStalledStoreIsAnsweredWithinTheTimeout(t *testing.T) {
 		})
 	})
 
-	t.Run("a client that left does not stop the commit, but its load", func(t *testing.T) {
+	t.Run("a client that leaves stops neither its load nor its commit, but what it asked before has none", func(t *testing.T) {
 		w, b := faulty(t)
 		ctx, leave := context.WithCancel(context.Background())
+		w.store.on("Load", func(c storeCall, load func() error) error {
+			leave()
+			if err := c.ctx.Err(); err != nil {
+				t.Error("the store is told to stop a load:", err)
+			}
+			return load()
+		})
+		serve(w.Handler(do(func(s *session.Session) { hits.Add(s, 1) })), b.request().WithContext(ctx))
+		w.store.heal()
+		if got := read(b, hits.Key); got != 11 {
+			t.Errorf("hits %d", got)
+		}
+		ctx, leave = context.WithCancel(context.Background())
 		serve(w.Handler(do(func(s *session.Session) {
 			hits.Add(s, 1)
 			leave()
 		})), b.request().WithContext(ctx))
-		if got := read(b, hits.Key); got != 11 {
+		if got := read(b, hits.Key); got != 12 {
 			t.Errorf("hits %d", got)
 		}
 		wantDown(t, serve(w.Handler(page(nothing)), b.request().WithContext(ctx)))

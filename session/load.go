@@ -30,9 +30,13 @@ func (s *Session) open() error {
 		m.reject(r, "", "malformed")
 		return nil
 	}
-	ctx := m.callFor(&s.call, s.ctx, false)
-	defer ctx.done()
-	rec, err := m.load(ctx, id)
+	// Who left already is not asked for. Later a load goes on, as a commit does: many
+	// drivers throw a connection away whose query is cancelled.
+	var rec *Record
+	err := s.ctx.Err()
+	if err == nil {
+		rec, err = m.load(m.callFor(&s.call, s.ctx, true), id)
+	}
 	switch {
 	case errors.Is(err, ErrNotFound):
 		m.reject(r, id, "unknown")
