@@ -99,7 +99,7 @@ func language(header string) string {
 // referrer returns the origin of the page that led here from elsewhere, such as
 // https://example.org, or "". Its path may hold what nobody here should know.
 func referrer(r *http.Request) string {
-	raw := r.Header.Get("Referer")
+	raw := header(r, "Referer")
 	if raw == "" || len(raw) > 4096 {
 		return ""
 	}

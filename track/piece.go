@@ -26,7 +26,7 @@ const maxPiece = 16 << 10
 
 // piecesOf returns the pieces that hold entries, which are in order.
 func piecesOf(entries []entry) (list []piece) {
-	var b []byte
+	b := make([]byte, 0, min(64*len(entries), maxPiece))
 	var p piece
 	for i := range entries {
 		e := &entries[i]

@@ -124,7 +124,7 @@ func (q *queue) size() (entries, visitors, bytes int) {
 func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, entries []entry) {
 	n := noted{
 		id: in.ID, user: in.User, created: in.Created.UnixMicro(), addr: in.Addr, at: began.UnixMicro(),
-		hour: now.UnixMicro() / time.Hour.Microseconds(), agent: short(r.UserAgent(), maxAgent), languages: short(r.Header.Get("Accept-Language"), 2*maxLanguage),
+		hour: now.UnixMicro() / time.Hour.Microseconds(), agent: short(header(r, "User-Agent"), maxAgent), languages: short(header(r, "Accept-Language"), 2*maxLanguage),
 	}
 	for i := range entries {
 		if entries[i].kind == view {

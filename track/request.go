@@ -43,10 +43,19 @@ func (t *Tracker) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 }
 
 func (t *Tracker) mayTrack(r *http.Request) bool {
-	if !t.cfg.IgnoreGPC && r.Header.Get("Sec-Gpc") == "1" {
+	if !t.cfg.IgnoreGPC && header(r, "Sec-Gpc") == "1" {
 		return false
 	}
 	return t.cfg.Consent == nil || t.cfg.Consent(r)
+}
+
+// header returns the first value of a header, whose name is written as Go does:
+// requests are read so, and to make sure of it each time takes longer than to look.
+func header(r *http.Request, name string) string {
+	if values := r.Header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // A request is one that is tracked: its ResponseWriter and what is noted, in one
