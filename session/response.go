@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/crumb-go/crumb/internal/rider"
 )
 
 // Handler gives next a session. If the store fails, [Config.OnError] answers and
@@ -81,6 +79,15 @@ type requestState struct {
 	request  http.Request
 }
 
+// A rider is what package track keeps with a request. It rides with the session,
+// since a context of its own would cost a copy of the request. Both packages have
+// these types, which without a name are the same, so that none imports the other
+// for them: of a session's context the Value of riderKey is the place, a **rider.
+type (
+	rider    = struct{ Value any }
+	riderKey = struct{ CrumbRider struct{} }
+)
+
 // A sessionContext is the request's context with the session in it.
 type sessionContext Session
 
@@ -94,7 +101,7 @@ func (c *sessionContext) Value(key any) any {
 	switch key {
 	case contextKey{}:
 		return (*Session)(c)
-	case rider.Key{}:
+	case riderKey{}:
 		return &c.rider
 	}
 	return c.ctx.Value(key)

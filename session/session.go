@@ -13,8 +13,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/crumb-go/crumb/internal/rider"
 )
 
 // A Session is the session of one request. It is safe for use by several
@@ -24,7 +22,7 @@ type Session struct {
 	m     *Manager
 	r     *http.Request   // as it came to the Manager
 	ctx   context.Context // of r
-	rider *rider.Rider    // of a middleware inside the Manager's, or nil
+	rider *rider          // of a middleware inside the Manager's, or nil
 
 	mu      sync.Mutex // guards what follows
 	rec     *Record    // as the store last returned it; nil if there is none

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-
-	"github.com/crumb-go/crumb/internal/rider"
 )
 
 // Bounds of what [Event] takes.
@@ -14,16 +12,6 @@ const (
 	MaxEvents     = 32   // a request
 	MaxEventAttrs = 1024 // bytes of JSON
 )
-
-// requestOf returns what rides with r, or nil.
-func requestOf(r *http.Request) *request {
-	place := rider.Place(r.Context())
-	if place == nil || *place == nil {
-		return nil
-	}
-	q, _ := (*place).Value.(*request)
-	return q
-}
 
 var eventFormat = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 

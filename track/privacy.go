@@ -121,7 +121,7 @@ func (w *writer) uncount(id session.ID) error {
 	if err != nil {
 		return err
 	}
-	c := counts{}
+	c := newCounts()
 	last := v.sweptView() // from which a visit may go on
 	err = w.t.eachEntry(w.ctx, w.tx, id, 0, math.MaxInt64, math.MaxInt32, func(e *entry) {
 		c.entry(e, v.bot, -1)
@@ -146,9 +146,9 @@ func (w *writer) uncount(id session.ID) error {
 }
 
 // dropEmpty deletes the counts of a kind that c brought to nothing.
-func (w *writer) dropEmpty(c counts, kind int) error {
+func (w *writer) dropEmpty(c *counts, kind int) error {
 	var keys []countKey
-	for k := range c {
+	for k := range c.all {
 		if k.kind == kind {
 			keys = append(keys, k)
 		}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/crumb-go/crumb/internal/rider"
 	"github.com/crumb-go/crumb/session"
 )
 
@@ -21,19 +20,20 @@ import (
 //
 // A request without a session that is stored is not noted, but a visitor's first
 // page once they come back: see [Visitors]. Handler changes nothing about an answer
-// but for the cookies of those. Inside another Handler it does nothing.
+// but for the cookies of those. Inside another Handler, and outside a session's, it
+// does nothing.
 func (t *Tracker) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.serve(w, r, next) })
 }
 
 func (t *Tracker) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	place := rider.Place(r.Context())
+	place := riderPlace(r)
 	if place == nil || *place != nil {
 		next.ServeHTTP(w, r)
 		return
 	}
 	q := &request{ResponseWriter: w, t: t, r: r, tracked: t.mayTrack(r), began: t.cfg.Now()}
-	q.Value, *place = q, &q.Rider
+	q.rider.Value, *place = q, &q.rider
 	defer q.end()
 	q.arrive()
 	next.ServeHTTP(q, r)
@@ -62,7 +62,7 @@ func header(r *http.Request, name string) string {
 // allocation. It rides with the session.
 type request struct {
 	http.ResponseWriter
-	rider.Rider
+	rider   rider
 	t       *Tracker
 	r       *http.Request  // the route is in it in the end
 	visit   *session.Visit // nil if the visitor has a session
@@ -73,6 +73,30 @@ type request struct {
 	mu     sync.Mutex // guards what follows
 	over   bool
 	events []entry
+}
+
+// Package session says what a rider is.
+type (
+	rider    = struct{ Value any }
+	riderKey = struct{ CrumbRider struct{} }
+)
+
+// riderPlace returns the place of the rider of r, nil outside of a session's
+// middleware. It is taken before other goroutines have the request, so nothing
+// guards it.
+func riderPlace(r *http.Request) **rider {
+	place, _ := r.Context().Value(riderKey{}).(**rider)
+	return place
+}
+
+// requestOf returns what rides with r, or nil.
+func requestOf(r *http.Request) *request {
+	place := riderPlace(r)
+	if place == nil || *place == nil {
+		return nil
+	}
+	q, _ := (*place).Value.(*request)
+	return q
 }
 
 // end notes the request. The session is asked only now: what is asked of it

@@ -164,7 +164,7 @@ func (w *writer) write(b *batch) error {
 	if err != nil {
 		return err
 	}
-	c := counts{}
+	c := newCounts()
 	var trail, slots, moved table
 	for i, u := range updates {
 		v := visitors[i]
@@ -464,18 +464,18 @@ func (w *writer) trailsFrom(first int64, ids []any, found map[session.ID]*late) 
 
 // count adds c to the table of counts, in the order of its key, so that no two
 // batches wait for each other.
-func (w *writer) count(c counts) error {
+func (w *writer) count(c *counts) error {
 	c.addDays()
-	keys := make([]countKey, 0, len(c))
-	for k, n := range c {
-		if n != 0 {
-			keys = append(keys, k)
+	list := make([]*count, 0, len(c.all))
+	for _, one := range c.all {
+		if one.n != 0 {
+			list = append(list, one)
 		}
 	}
-	slices.SortFunc(keys, countKey.compare)
+	slices.SortFunc(list, func(a, b *count) int { return a.compare(b.countKey) })
 	var rows table
-	for _, k := range keys {
-		rows.add(k.kind, k.span, k.slot, bit(k.bot), k.name, c[k])
+	for _, one := range list {
+		rows.add(one.kind, one.span, one.slot, bit(one.bot), one.name, one.n)
 	}
 	sum := w.t.table("counts") + ".n + " + w.t.given("n")
 	return w.insert("counts", countColumns, rows, w.t.onConflict("kind, span, slot, bot, name", "n", sum))

@@ -52,25 +52,48 @@ type countKey struct {
 	name       string
 }
 
-// counts are the changes of one batch to the table of counts, by the quarter.
-type counts map[countKey]int64
+// A count is how much is added to one.
+type count struct {
+	countKey
+	n int64
+}
 
-func (c counts) add(kind int, at int64, bot bool, name string, n int64) {
-	c[countKey{kind, spanQuarter, slotOf(at), bot, name}] += n
+// counts are the changes of one batch to the table of counts, by the quarter.
+type counts struct {
+	all  map[countKey]*count
+	last [countEvent + 1]*count // of each kind, to which the next is often added too
+}
+
+func newCounts() *counts { return &counts{all: map[countKey]*count{}} }
+
+func (c *counts) add(kind int, at int64, bot bool, name string, n int64) {
+	k := countKey{kind, spanQuarter, slotOf(at), bot, name}
+	if last := c.last[kind]; last == nil || last.countKey != k {
+		c.last[kind] = c.of(k)
+	}
+	c.last[kind].n += n
+}
+
+func (c *counts) of(k countKey) *count {
+	one := c.all[k]
+	if one == nil {
+		one = &count{countKey: k}
+		c.all[k] = one
+	}
+	return one
 }
 
 // addDays adds the days that the quarters lie in. It is called once, at the end.
-func (c counts) addDays() {
-	days := counts{}
-	for k, n := range c {
+func (c *counts) addDays() {
+	for _, one := range slices.Collect(maps.Values(c.all)) {
+		k := one.countKey
 		k.span, k.slot = spanDay, k.slot/quartersADay
-		days[k] += n
+		c.of(k).n += one.n
 	}
-	maps.Copy(c, days)
 }
 
 // entry counts e itself, n times.
-func (c counts) entry(e *entry, bot bool, n int64) {
+func (c *counts) entry(e *entry, bot bool, n int64) {
 	if e.kind == event {
 		c.add(countEvents, e.at, bot, "", n)
 		c.add(countEvent, e.at, bot, e.name, n)
@@ -86,7 +109,7 @@ func (c counts) entry(e *entry, bot bool, n int64) {
 // border counts where visits begin and end between two views that follow each
 // other, n times; nil is before the first and after the last. Of a view that was
 // swept the page may not be known: what was counted of it stays.
-func (c counts) border(before, after *entry, bot bool, n int64) {
+func (c *counts) border(before, after *entry, bot bool, n int64) {
 	if before != nil && after != nil && after.at-before.at <= gap {
 		return
 	}
@@ -208,7 +231,7 @@ func (v *visitor) sweptView() *entry {
 // view before them is given, if a visit may go on from it, and the slots likewise.
 // It orders the entries, no two of a visitor at one time, and returns the slots,
 // with those to insert or to change marked.
-func (v *visitor) add(u *update, trail []*entry, slots []slot, c counts) []slot {
+func (v *visitor) add(u *update, trail []*entry, slots []slot, c *counts) []slot {
 	slices.SortStableFunc(u.entries, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
 	trail = slices.Grow(trail, len(u.entries))
 	for i := range u.entries {
