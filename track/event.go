@@ -39,7 +39,7 @@ func Event(r *http.Request, name string, attrs map[string]any) error {
 		if len(text) > MaxEventAttrs {
 			return fmt.Errorf("track: event %q: its attributes come to %d bytes of JSON; at most %d are kept", name, len(text), MaxEventAttrs)
 		}
-		e.detail = string(text)
+		e.extra = extraOf("", string(text))
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

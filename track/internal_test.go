@@ -28,7 +28,7 @@ func fill(t *testing.T, tables *Tables, now time.Time) {
 		at := now.Add(-time.Duration(i) * 10 * time.Minute).UnixMicro()
 		u := &update{id: session.ID(fmt.Sprintf("visitor%09d", i)), user: fmt.Sprintf("user%d", i), created: at, first: at, last: at, requests: 1, page: "/about"}
 		for j := range 3 {
-			u.entries = append(u.entries, entry{at: at + int64(j)*1000, kind: view, name: fmt.Sprintf("/page%d", i%20), method: "GET", status: 200, referrer: "https://news.example"})
+			u.entries = append(u.entries, entry{at: at + int64(j)*1000, kind: view, name: fmt.Sprintf("/page%d", i%20), method: methodOf("GET"), status: 200, extra: &extra{referrer: "https://news.example"}})
 		}
 		taken[u.id] = u
 	}

@@ -2,6 +2,7 @@ package track
 
 import (
 	"encoding/binary"
+	"net/http"
 
 	"github.com/crumb-go/crumb/session"
 )
@@ -10,8 +11,9 @@ import (
 // how long it took, and three texts with their lengths before them. Of what is too
 // long the values of wildcards go first, then the referrer.
 func (e *entry) note() []byte {
+	x := e.more()
 	for _, texts := range [][]string{
-		{e.name, e.referrer, e.detail}, {e.name, e.referrer, ""}, {e.name, "", ""}, {cutText(e.name, 100), "", ""},
+		{e.name, x.referrer, x.detail}, {e.name, x.referrer, ""}, {e.name, "", ""}, {cutText(e.name, 100), "", ""},
 	} {
 		b := binary.AppendUvarint(make([]byte, 0, 2*session.MaxNote), uint64(e.status))
 		b = binary.AppendUvarint(b, uint64(e.took))
@@ -29,10 +31,11 @@ func (e *entry) note() []byte {
 // parseNote is the reverse.
 func parseNote(b []byte) (e entry, ok bool) {
 	var status, took uint64
-	e.kind, e.method = view, "GET"
+	var x extra
+	e.kind, e.method = view, methodOf(http.MethodGet)
 	ok = next(&b, &status) && next(&b, &took) && status < 1000 && took < 1<<62 &&
-		nextText(&b, &e.name) && nextText(&b, &e.referrer) && nextText(&b, &e.detail) && len(b) == 0 && e.name != ""
-	e.status, e.took = int32(status), int64(took)
+		nextText(&b, &e.name) && nextText(&b, &x.referrer) && nextText(&b, &x.detail) && len(b) == 0 && e.name != ""
+	e.status, e.took, e.extra = int32(status), int64(took), extraOf(x.referrer, x.detail)
 	return e, ok
 }
 

@@ -54,19 +54,15 @@ func piecesOf(entries []entry) (list []piece) {
 // appendJSON appends e as the schema describes it.
 func (e *entry) appendJSON(b []byte, start int64) []byte {
 	b = strconv.AppendInt(append(b, '['), e.at-start, 10)
-	method := e.method
-	if e.kind == event {
-		method = ""
-	}
-	b = appendText(append(b, ','), method)
+	b = appendText(append(b, ','), e.method.String())
 	b = appendText(append(b, ','), e.name)
 	b = strconv.AppendInt(append(b, ','), int64(e.status), 10)
 	b = strconv.AppendInt(append(b, ','), e.took, 10)
-	if e.referrer != "" || e.detail != "" {
-		b = appendText(append(b, ','), e.referrer)
-	}
-	if e.detail != "" {
-		b = appendText(append(b, ','), e.detail)
+	if x := e.extra; x != nil {
+		b = appendText(append(b, ','), x.referrer)
+		if x.detail != "" {
+			b = appendText(append(b, ','), x.detail)
+		}
 	}
 	return append(b, ']')
 }
@@ -92,14 +88,17 @@ func (p *piece) parse() ([]entry, error) {
 	list := make([]entry, len(lines))
 	for i, line := range lines {
 		e := &list[i]
-		for j, field := range []any{&e.at, &e.method, &e.name, &e.status, &e.took, &e.referrer, &e.detail} {
+		var method string
+		var x extra
+		for j, field := range []any{&e.at, &method, &e.name, &e.status, &e.took, &x.referrer, &x.detail} {
 			if err == nil && j < len(line) {
 				err = json.Unmarshal(line[j], field)
 			}
 		}
 		e.at += p.at
-		if e.kind = view; e.method == "" {
-			e.kind = event
+		e.extra = extraOf(x.referrer, x.detail)
+		if e.kind = event; method != "" {
+			e.kind, e.method = view, methodOf(method)
 		}
 	}
 	if err != nil {

@@ -28,24 +28,50 @@ const (
 	maxLanguage = 35 // RFC 5646, section 4.4.1
 )
 
-// An entry is one line of a trail.
+// An entry is one line of a trail. Thousands wait, so they are small.
 type entry struct {
-	at       int64  // microseconds since 1970
-	took     int64  // microseconds
-	name     string // the path of the route, or the name of the event
-	method   string
+	at     int64  // microseconds since 1970
+	took   int64  // microseconds
+	name   string // the path of the route, or the name of the event
+	extra  *extra // nil if there is none
+	status int32
+	method method
+	kind   uint8
+}
+
+// An extra is what few entries have.
+type extra struct {
 	referrer string
 	detail   string // values of wildcards, or the attributes of an event as JSON
-	status   int32
-	kind     uint8
+}
+
+// more returns the extra of e.
+func (e *entry) more() (x extra) {
+	if e.extra != nil {
+		x = *e.extra
+	}
+	return x
+}
+
+// extraOf is the reverse.
+func extraOf(referrer, detail string) *extra {
+	if referrer == "" && detail == "" {
+		return nil
+	}
+	return &extra{referrer, detail}
 }
 
 const (
-	entryBytes  = 160 // an entry without its strings from outside
+	entryBytes  = 160 // an entry without its strings from outside, and its part of lists that grow
 	updateBytes = 640 // an update, with agent and language
 )
 
-func (e *entry) bytes() int { return entryBytes + len(e.referrer) + len(e.detail) }
+func (e *entry) bytes() int {
+	if e.extra == nil {
+		return entryBytes
+	}
+	return entryBytes + len(e.extra.referrer) + len(e.extra.detail)
+}
 
 // An update is what one visitor did since the last batch.
 type update struct {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -138,21 +137,27 @@ func (q *request) view(rt *route, now time.Time) entry {
 		status = http.StatusInternalServerError
 	}
 	return entry{
-		at: q.began.UnixMicro(), kind: view, name: rt.path, method: method(q.r.Method), status: int32(status),
-		took: max(0, now.Sub(q.began).Microseconds()), referrer: referrer(q.r), detail: rt.detail(q.r),
+		at: q.began.UnixMicro(), kind: view, name: rt.path, method: methodOf(q.r.Method), status: int32(status),
+		took: max(0, now.Sub(q.began).Microseconds()), extra: extraOf(referrer(q.r), rt.detail(q.r)),
 	}
 }
 
-// method returns the method, if it is one that people use: the rest is whatever a
-// client writes.
-func method(m string) string {
-	if i := slices.Index(methods, m); i >= 0 {
-		return methods[i] // not m, which holds the whole first line of the request
+// A method is that of a view, one that people use: the rest is whatever a client
+// writes. That of an event is 0.
+type method uint8
+
+var methods = [...]string{"", "OTHER", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
+
+func methodOf(name string) method {
+	for i, m := range methods[1:] {
+		if m == name {
+			return method(i + 1)
+		}
 	}
-	return "OTHER"
+	return 1
 }
 
-var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
+func (m method) String() string { return methods[m] }
 
 // detail returns the values of the wildcards to note, "id=42&size=xl".
 func (rt *route) detail(r *http.Request) string {

@@ -75,11 +75,11 @@ type Entry struct {
 
 func (e *entry) public() Entry {
 	if e.kind == event {
-		return Entry{Time: timeOf(e.at), Event: e.name, Attrs: json.RawMessage(e.detail)}
+		return Entry{Time: timeOf(e.at), Event: e.name, Attrs: json.RawMessage(e.more().detail)}
 	}
 	return Entry{
-		Time: timeOf(e.at), Method: e.method, Route: e.name, Values: e.detail, Status: int(e.status),
-		Took: time.Duration(e.took) * time.Microsecond, Referrer: e.referrer,
+		Time: timeOf(e.at), Method: e.method.String(), Route: e.name, Values: e.more().detail, Status: int(e.status),
+		Took: time.Duration(e.took) * time.Microsecond, Referrer: e.more().referrer,
 	}
 }
 

@@ -101,8 +101,8 @@ func (c *counts) entry(e *entry, bot bool, n int64) {
 	}
 	c.add(countViews, e.at, bot, "", n)
 	c.add(countRoute, e.at, bot, e.name, n)
-	if e.referrer != "" {
-		c.add(countReferrer, e.at, bot, e.referrer, n)
+	if from := e.more().referrer; from != "" {
+		c.add(countReferrer, e.at, bot, from, n)
 	}
 }
 
@@ -254,7 +254,7 @@ func (v *visitor) add(u *update, trail []*entry, slots []slot, c *counts) []slot
 			c.border(before, e, v.bot, 1)
 			c.border(e, after, v.bot, 1)
 			if before == nil && (v.landing == "" || e.at-v.first <= gap) { // later on, what came before may be swept
-				v.landing, v.referrer = e.name, e.referrer
+				v.landing, v.referrer = e.name, e.more().referrer
 			}
 			if after == nil {
 				v.viewed, v.exit = e.at, e.name
