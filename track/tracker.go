@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -154,7 +155,7 @@ func (cfg Config) WithDefaults() (Config, error) {
 // A Tracker notes what visitors do. It is safe for use by several goroutines.
 type Tracker struct {
 	cfg    Config
-	routes sync.Map // of *route by the pattern; an app has a bounded number of them
+	routes atomic.Pointer[map[string]*route] // by the pattern; an app has a bounded number of them
 	queue  queue
 	recent recent
 
@@ -175,6 +176,7 @@ func New(cfg Config) (*Tracker, error) {
 		return nil, err
 	}
 	t := &Tracker{cfg: cfg}
+	t.routes.Store(&map[string]*route{})
 	t.queue.init(cfg, &t.stats)
 	if err := t.initArrivals(); err != nil {
 		return nil, err
@@ -337,12 +339,15 @@ type route struct {
 const unmatched = "(unmatched)"
 
 func (t *Tracker) route(pattern string) *route {
-	if r, ok := t.routes.Load(pattern); ok {
-		return r.(*route)
+	for {
+		known := t.routes.Load()
+		if rt := (*known)[pattern]; rt != nil {
+			return rt
+		}
+		more := maps.Clone(*known)
+		more[pattern] = newRoute(pattern, t.cfg.Ignore, t.cfg.Values)
+		t.routes.CompareAndSwap(known, &more)
 	}
-	rt := newRoute(pattern, t.cfg.Ignore, t.cfg.Values)
-	t.routes.Store(pattern, rt)
-	return rt
 }
 
 func newRoute(pattern string, ignore, values []string) *route {
