@@ -112,7 +112,7 @@ func TestASignInThatWasOvertakenIsNoted(t *testing.T) {
 		now := time.Now()
 		note := func(began time.Time, user, path string) {
 			in := &session.Info{ID: someone, User: user, Created: now}
-			tracker.note(in, httptest.NewRequest("GET", path, nil), began, now, []entry{{at: began.UnixMicro(), kind: view, name: path, method: methodOf("GET")}})
+			tracker.note(in, httptest.NewRequest("GET", path, nil), began, []entry{{at: began.UnixMicro(), kind: view, name: path, method: methodOf("GET")}})
 		}
 		note(now.Add(100*time.Millisecond), "", "/poll")
 		if flushBetween {
@@ -183,7 +183,7 @@ func TestWhatWaitsHoldsNothingElseOfARequest(t *testing.T) {
 	r := &http.Request{Method: cut("POST"), Header: http.Header{"User-Agent": {cut("agent")}, "Accept-Language": {cut("de")}}}
 	in := &session.Info{ID: session.ID(cut(string(someone))), User: cut("ann")}
 	now := time.Now()
-	tracker.note(in, r, now, now, []entry{{at: now.UnixMicro(), kind: view, name: "/", method: methodOf(r.Method)}})
+	tracker.note(in, r, now, []entry{{at: now.UnixMicro(), kind: view, name: "/", method: methodOf(r.Method)}})
 	if st := tracker.Stats(); st.Depth != 1 { // which sorts the list
 		t.Fatalf("%+v", st)
 	}

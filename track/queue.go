@@ -100,18 +100,26 @@ const maxWaiting = 1 << 16
 // A queue gathers what requests note until it is written.
 type queue struct {
 	max, maxBytes, perSession int
+	now                       func() time.Time
 
 	half  chan struct{} // told when the queue is half full
 	stats *counters
+	lists [4]list // more than one, lest requests wait while one is sorted
 
-	mu       sync.Mutex // guards what follows
-	noted    []noted    // not sorted into visitors yet
-	fresh    []entry    // theirs
+	mu       sync.Mutex // guards what follows; locked after that of a list
 	visitors map[session.ID]*update
 	entries  int // that wait, those taken and not written among them
 	bytes    int
 	quotas   map[session.ID]*quota
 	hour     int64 // of the oldest of them
+}
+
+// A list is what requests left and is not sorted into visitors yet.
+type list struct {
+	mu    sync.Mutex // guards what follows
+	noted []noted
+	fresh []entry  // theirs
+	_     [72]byte // the next list is in another line of a processor's cache
 }
 
 // Noted is what one request leaves. A request only adds it to a list; who fills the
@@ -122,7 +130,6 @@ type noted struct {
 	created          int64
 	addr             netip.Addr
 	at               int64
-	hour             int64 // in which it came, counted from 1970
 	agent, languages string
 	page             string
 	entries          int
@@ -133,24 +140,24 @@ const mostNoted = 128
 
 func (q *queue) init(cfg Config, stats *counters) {
 	q.max, q.maxBytes, q.perSession = cfg.MaxQueue, cfg.MaxQueueBytes, cfg.PerSession
-	q.half, q.stats = make(chan struct{}, 1), stats
+	q.now, q.half, q.stats = cfg.Now, make(chan struct{}, 1), stats
 	q.visitors, q.quotas = map[session.ID]*update{}, map[session.ID]*quota{}
 }
 
 // size returns how many entries wait, of how many visitors, and about what they take.
 func (q *queue) size() (entries, visitors, bytes int) {
+	q.sortAll()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.sort()
 	return q.entries, len(q.visitors), q.bytes
 }
 
-// note adds one request of a visitor, which ends now. It never waits for anything
-// but the lock.
-func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, entries []entry) {
+// note adds one request of a visitor, which has ended. It never waits for anything
+// but a lock.
+func (t *Tracker) note(in *session.Info, r *http.Request, began time.Time, entries []entry) {
 	n := noted{
 		id: in.ID, user: in.User, created: in.Created.UnixMicro(), addr: in.Addr, at: began.UnixMicro(),
-		hour: now.UnixMicro() / time.Hour.Microseconds(), agent: short(header(r, "User-Agent"), maxAgent), languages: short(header(r, "Accept-Language"), 2*maxLanguage),
+		agent: short(header(r, "User-Agent"), maxAgent), languages: short(header(r, "Accept-Language"), 2*maxLanguage),
 	}
 	for i := range entries {
 		if entries[i].kind == view {
@@ -165,13 +172,25 @@ func (t *Tracker) note(in *session.Info, r *http.Request, began, now time.Time, 
 		entries = nil
 	}
 	n.entries = len(entries)
-	q := &t.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.noted, q.fresh = append(q.noted, n), append(q.fresh, entries...)
-	if len(q.noted) >= mostNoted || len(q.fresh) >= 2*mostNoted {
-		q.sort()
+	l := t.queue.free(in.ID)
+	defer l.mu.Unlock()
+	l.noted, l.fresh = append(l.noted, n), append(l.fresh, entries...)
+	if len(l.noted) >= mostNoted || len(l.fresh) >= 2*mostNoted {
+		t.queue.sort(l)
 	}
+}
+
+// free returns a list that nobody else uses, locked.
+func (q *queue) free(id session.ID) *list {
+	first := int(id[len(id)-1])
+	for i := range q.lists {
+		if l := &q.lists[(first+i)%len(q.lists)]; l.mu.TryLock() {
+			return l
+		}
+	}
+	l := &q.lists[first%len(q.lists)]
+	l.mu.Lock()
+	return l
 }
 
 // short returns s, or a copy of its first n bytes: a list must not hold what is long.
@@ -182,17 +201,29 @@ func short(s string, n int) string {
 	return strings.Clone(s[:n])
 }
 
-// sort empties the list of what was noted. The queue is locked.
-func (q *queue) sort() {
-	fresh := q.fresh
-	for i := range q.noted {
-		n := &q.noted[i]
-		q.add(n, fresh[:n.entries])
+func (q *queue) sortAll() {
+	for i := range q.lists {
+		l := &q.lists[i]
+		l.mu.Lock()
+		q.sort(l)
+		l.mu.Unlock()
+	}
+}
+
+// sort empties l, which is locked.
+func (q *queue) sort(l *list) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	hour := q.now().UnixMicro() / time.Hour.Microseconds()
+	fresh := l.fresh
+	for i := range l.noted {
+		n := &l.noted[i]
+		q.add(n, fresh[:n.entries], hour)
 		fresh = fresh[n.entries:]
 	}
-	clear(q.noted) // lest they hold what requests brought
-	clear(q.fresh)
-	q.noted, q.fresh = q.noted[:0], q.fresh[:0]
+	clear(l.noted) // lest they hold what requests brought
+	clear(l.fresh)
+	l.noted, l.fresh = l.noted[:0], l.fresh[:0]
 	if 2*q.entries >= q.max {
 		select {
 		case q.half <- struct{}{}:
@@ -201,7 +232,7 @@ func (q *queue) sort() {
 	}
 }
 
-func (q *queue) add(n *noted, entries []entry) {
+func (q *queue) add(n *noted, entries []entry, hour int64) {
 	u := q.visitors[n.id]
 	if u == nil {
 		if len(q.visitors) >= maxWaiting || q.bytes+updateBytes > q.maxBytes {
@@ -209,13 +240,13 @@ func (q *queue) add(n *noted, entries []entry) {
 			return
 		}
 		id := session.ID(strings.Clone(string(n.id))) // a store may have cut it out of the whole record
-		u = &update{id: id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(id, n.hour)}
+		u = &update{id: id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(id, hour)}
 		q.visitors[id] = u
 		q.bytes += updateBytes
 	}
 	u.see(n)
 	for i := range entries {
-		q.keep(u, &entries[i], n.hour)
+		q.keep(u, &entries[i], hour)
 	}
 }
 
@@ -261,7 +292,7 @@ func (q *queue) quota(id session.ID, hour int64) *quota {
 // locked.
 func (q *queue) keep(u *update, e *entry, hour int64) {
 	o := u.quota
-	// By the hour in which it comes, which is not that of a first visit. A clock
+	// By the hour in which it is sorted, which is not that of a first visit. A clock
 	// that was set back begins an hour as well, or the cap would last until it has
 	// caught up.
 	if hour != o.hour {
@@ -283,9 +314,9 @@ func (q *queue) keep(u *update, e *entry, hour int64) {
 
 // take empties the queue. What it held counts on until done is called.
 func (q *queue) take() map[session.ID]*update {
+	q.sortAll()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.sort()
 	if len(q.visitors) == 0 {
 		return nil
 	}

@@ -119,7 +119,7 @@ func (q *request) end() {
 	}
 	now := q.t.cfg.Now()
 	if returned {
-		q.t.note(&in, q.r, q.visit.First, now, []entry{first})
+		q.t.note(&in, q.r, q.visit.First, []entry{first})
 	}
 	var room [4]entry
 	entries := append(room[:0], events...)
@@ -127,7 +127,7 @@ func (q *request) end() {
 		entries = append(entries, q.view(rt, now))
 	}
 	if len(entries) > 0 {
-		q.t.note(&in, q.r, q.began, now, entries)
+		q.t.note(&in, q.r, q.began, entries)
 	}
 }
 
