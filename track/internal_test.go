@@ -23,14 +23,14 @@ const filled = 150
 // fill writes some visitors by hand.
 func fill(t *testing.T, tables *Tables, now time.Time) {
 	t.Helper()
-	taken := map[session.ID]*update{}
+	var taken []*update
 	for i := range filled {
 		at := now.Add(-time.Duration(i) * 10 * time.Minute).UnixMicro()
 		u := &update{id: session.ID(fmt.Sprintf("visitor%09d", i)), user: fmt.Sprintf("user%d", i), created: at, first: at, last: at, requests: 1, page: "/about"}
 		for j := range 3 {
 			u.entries = append(u.entries, entry{at: at + int64(j)*1000, kind: view, name: fmt.Sprintf("/page%d", i%20), method: methodOf("GET"), status: 200, extra: &extra{referrer: "https://news.example"}})
 		}
-		taken[u.id] = u
+		taken = append(taken, u)
 	}
 	for _, b := range batchesOf(taken, now) {
 		for range 2 { // the second time it changes nothing

@@ -137,10 +137,10 @@ func TestVisitorsWhoAllComeLateCostAFewStatements(t *testing.T) {
 		const visitors = 10_000
 		at := time.Date(2026, 11, 22, 12, 1, 0, 0, time.UTC)
 		put := func(page string, before func(i int) time.Duration) int64 {
-			taken := map[session.ID]*update{}
+			var taken []*update
 			for i := range visitors {
 				u := of(session.ID(fmt.Sprintf("visitor%09d", i)), seenAt(at.Add(-before(i)), page))
-				taken[u.id] = u
+				taken = append(taken, u)
 			}
 			was := tables.Statements()
 			for _, b := range batchesOf(taken, at) {

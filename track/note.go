@@ -35,7 +35,7 @@ func parseNote(b []byte) (e entry, ok bool) {
 	e.kind, e.method = view, methodOf(http.MethodGet)
 	ok = next(&b, &status) && next(&b, &took) && status < 1000 && took < 1<<62 &&
 		nextText(&b, &e.name) && nextText(&b, &x.referrer) && nextText(&b, &x.detail) && len(b) == 0 && e.name != ""
-	e.status, e.took, e.extra = int32(status), int64(took), extraOf(x.referrer, x.detail)
+	e.status, e.took, e.extra = int16(status), int64(took), extraOf(x.referrer, x.detail)
 	return e, ok
 }
 

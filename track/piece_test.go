@@ -85,7 +85,7 @@ func TestATrailIsReadAsItWasWrittenHoweverItsPiecesLie(t *testing.T) {
 
 func write(t *testing.T, tables *Tables, u *update) {
 	t.Helper()
-	for _, b := range batchesOf(map[session.ID]*update{u.id: u}, timeOf(u.first)) {
+	for _, b := range batchesOf([]*update{u}, timeOf(u.first)) {
 		if err := tables.write(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}

@@ -28,15 +28,28 @@ const (
 	maxLanguage = 35 // RFC 5646, section 4.4.1
 )
 
-// An entry is one line of a trail. Thousands wait, so they are small.
+// An entry is one line of a trail.
 type entry struct {
 	at     int64  // microseconds since 1970
 	took   int64  // microseconds
 	name   string // the path of the route, or the name of the event
 	extra  *extra // nil if there is none
-	status int32
+	route  uint32 // the number of the route whose path name is, 0 if that is not known
+	status int16
 	method method
 	kind   uint8
+}
+
+// A line is an entry that waits to be written. Thousands do, and none has a pointer:
+// the collector, which looks at all that wait as often as memory fills, has
+// nothing to look for in them.
+type line struct {
+	at, took int64
+	visitor  uint32 // the number of the update
+	route    uint32
+	other    uint32 // the number of the whole entry, where it is no view of a known route; else 0
+	status   int16
+	method   method
 }
 
 // An extra is what few entries have.
@@ -81,9 +94,11 @@ type update struct {
 	first, last         int64 // requests
 	requests            int64
 	firstAddr, lastAddr netip.Addr
-	agent, languages    string // headers of the last request
-	page                string // of the last view; "" if none
-	entries             []entry
+	agent, languages    string  // headers of the last request
+	page                string  // of the last view; "" if none
+	number              uint32  // by which lines name it
+	waiting             int     // lines
+	entries             []entry // in batches; the queue has lines
 	quota               *quota
 }
 
@@ -101,6 +116,7 @@ const maxWaiting = 1 << 16
 type queue struct {
 	max, maxBytes, perSession int
 	now                       func() time.Time
+	routes                    *routes
 
 	half  chan struct{} // told when the queue is half full
 	stats *counters
@@ -108,7 +124,10 @@ type queue struct {
 
 	mu       sync.Mutex // guards what follows; locked after that of a list
 	visitors map[session.ID]*update
-	entries  int // that wait, those taken and not written among them
+	numbered []*update // the same
+	lines    []line    // in the order in which they came
+	others   []entry   // which lines cannot hold
+	entries  int       // that wait, those taken and not written among them
 	bytes    int
 	quotas   map[session.ID]*quota
 	hour     int64 // of the oldest of them
@@ -138,9 +157,9 @@ type noted struct {
 // mostNoted is how many requests a list holds.
 const mostNoted = 128
 
-func (q *queue) init(cfg Config, stats *counters) {
+func (q *queue) init(cfg Config, routes *routes, stats *counters) {
 	q.max, q.maxBytes, q.perSession = cfg.MaxQueue, cfg.MaxQueueBytes, cfg.PerSession
-	q.now, q.half, q.stats = cfg.Now, make(chan struct{}, 1), stats
+	q.now, q.routes, q.half, q.stats = cfg.Now, routes, make(chan struct{}, 1), stats
 	q.visitors, q.quotas = map[session.ID]*update{}, map[session.ID]*quota{}
 }
 
@@ -240,8 +259,10 @@ func (q *queue) add(n *noted, entries []entry, hour int64) {
 			return
 		}
 		id := session.ID(strings.Clone(string(n.id))) // a store may have cut it out of the whole record
-		u = &update{id: id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(id, hour)}
-		q.visitors[id] = u
+		u = &update{
+			id: id, created: n.created, first: n.at, last: n.at, firstAddr: n.addr, quota: q.quota(id, hour), number: uint32(len(q.numbered)),
+		}
+		q.visitors[id], q.numbered = u, append(q.numbered, u)
 		q.bytes += updateBytes
 	}
 	u.see(n)
@@ -309,18 +330,40 @@ func (q *queue) keep(u *update, e *entry, hour int64) {
 	o.kept++
 	q.entries++
 	q.bytes += e.bytes()
-	u.entries = append(u.entries, *e)
+	u.waiting++
+	l := line{at: e.at, took: e.took, visitor: u.number, route: e.route, status: e.status, method: e.method}
+	if e.kind != view || e.route == 0 || e.extra != nil {
+		q.others = append(q.others, *e)
+		l.other = uint32(len(q.others))
+	}
+	q.lines = append(q.lines, l)
 }
 
 // take empties the queue. What it held counts on until done is called.
-func (q *queue) take() map[session.ID]*update {
+func (q *queue) take() []*update {
 	q.sortAll()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.visitors) == 0 {
+	taken := q.numbered
+	if len(taken) == 0 {
 		return nil
 	}
-	taken := q.visitors
+	for _, u := range taken {
+		u.entries = make([]entry, 0, u.waiting)
+	}
+	paths := q.routes.paths()
+	for i := range q.lines {
+		l := &q.lines[i]
+		u := taken[l.visitor]
+		if l.other > 0 {
+			u.entries = append(u.entries, q.others[l.other-1])
+			continue
+		}
+		u.entries = append(u.entries, entry{
+			at: l.at, took: l.took, name: paths[l.route-1], route: l.route, status: l.status, method: l.method, kind: view,
+		})
+	}
+	q.lines, q.others, q.numbered = q.lines[:0], nil, nil
 	q.visitors = make(map[session.ID]*update, len(taken))
 	return taken
 }
@@ -347,15 +390,10 @@ const (
 	batchEntries  = 20_000
 )
 
-func batchesOf(taken map[session.ID]*update, now time.Time) (list []*batch) {
-	ids := make([]session.ID, 0, len(taken))
-	for id := range taken {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
+func batchesOf(taken []*update, now time.Time) (list []*batch) {
+	slices.SortFunc(taken, func(a, b *update) int { return strings.Compare(string(a.id), string(b.id)) })
 	var b *batch
-	for _, id := range ids {
-		u := taken[id]
+	for _, u := range taken {
 		if b == nil || len(b.updates) >= batchVisitors || b.entries > 0 && b.entries+len(u.entries) > batchEntries {
 			b = &batch{id: rand.Text(), made: now}
 			list = append(list, b)

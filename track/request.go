@@ -137,7 +137,7 @@ func (q *request) view(rt *route, now time.Time) entry {
 		status = http.StatusInternalServerError
 	}
 	return entry{
-		at: q.began.UnixMicro(), kind: view, name: rt.path, method: methodOf(q.r.Method), status: int32(status),
+		at: q.began.UnixMicro(), kind: view, name: rt.path, route: rt.number, method: methodOf(q.r.Method), status: int16(status),
 		took: max(0, now.Sub(q.began).Microseconds()), extra: extraOf(referrer(q.r), rt.detail(q.r)),
 	}
 }
