@@ -84,8 +84,9 @@ type Config struct {
 	SameSite http.SameSite
 
 	// StoreTimeout bounds the calls of the store that load a session, and those
-	// that commit it, with all repeats. A commit may have up to a thirty-second
-	// part less. Defaults to 5 seconds.
+	// that commit it, with all repeats. Both may have up to a thirty-second part
+	// less. A deadline of the request's own context ends a load sooner. Defaults
+	// to 5 seconds.
 	StoreTimeout time.Duration
 
 	// SweepInterval is how often Run sweeps. Defaults to 5 minutes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -421,6 +422,36 @@ func TestAStalledStoreIsAnsweredWithinTheTimeout(t *testing.T) {
 			})
 		})
 	}
+
+	t.Run("a deadline of the request ends a load sooner", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, b := faulty(t)
+			w.store.stall("Load")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			began := time.Now()
+			wantDown(t, serve(w.Handler(page(nothing)), b.request().WithContext(ctx)))
+			if took := time.Since(began); took != time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	})
+
+	t.Run("that nobody waited for it hides no store that is down from the log", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var log logBuffer
+			w := newWorld(t, session.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			b := w.browser()
+			b.visit(func(s *session.Session) { hits.Add(s, 1) })
+			w.store.stall("Load")
+			ctx, leave := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, leave)
+			wantDown(t, serve(w.Handler(page(nothing)), b.request().WithContext(ctx)))
+			if !strings.Contains(log.String(), "the store does not answer") {
+				t.Errorf("the log holds %q", log.String())
+			}
+		})
+	})
 
 	t.Run("Optional goes on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -35,7 +35,9 @@ func (s *Session) open() error {
 	var rec *Record
 	err := s.ctx.Err()
 	if err == nil {
-		rec, err = m.load(m.callFor(&s.call, s.ctx, true), id)
+		ctx := s.callToLoad(&s.call)
+		defer ctx.done()
+		rec, err = m.load(ctx, id)
 	}
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -93,6 +95,13 @@ func (m *Manager) callFor(own *callContext, parent context.Context, detached boo
 	}
 	*own = callContext{parent: parent, limit: &m.timeout, detached: detached}
 	return own
+}
+
+// callToLoad is callFor what is read for the request: until the time-out, though the
+// client leaves, or until the deadline that somebody gave the request.
+func (s *Session) callToLoad(own *callContext) *callContext {
+	_, bounded := s.ctx.Deadline()
+	return s.m.callFor(own, s.ctx, !bounded)
 }
 
 // load repeats an unknown outcome: reading twice is reading once.

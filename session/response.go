@@ -3,6 +3,7 @@ package session
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -34,8 +35,9 @@ func (m *Manager) handler(next http.Handler, optional bool) http.Handler {
 }
 
 func (m *Manager) serve(w http.ResponseWriter, r *http.Request, next http.Handler, optional bool) {
-	if s, ok := FromContext(r.Context()); ok && s.m == m {
-		if err := s.failed(); err != nil && !optional {
+	outer, nested := FromContext(r.Context())
+	if nested && outer.m == m {
+		if err := outer.failed(); err != nil && !optional {
 			m.cfg.OnError(w, r, err)
 			return
 		}
@@ -46,9 +48,12 @@ func (m *Manager) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 	rs.response.ResponseWriter = w
 	s := &rs.response.s
 	s.m, s.r, s.ctx = m, r, r.Context()
+	if nested {
+		s.rider = outer.rider
+	}
 	if err := s.open(); err != nil {
 		level := slog.LevelError
-		if s.ctx.Err() != nil { // the client left; that says nothing about the store
+		if left := s.ctx.Err(); left != nil && errors.Is(err, left) { // the client, and that says nothing about the store
 			level = slog.LevelDebug
 		}
 		m.cfg.Logger.Log(s.ctx, level, "session: the store does not answer", "err", err)

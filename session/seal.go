@@ -140,7 +140,7 @@ func (q *Seals) open(v *Visit, token []byte) (*Visit, error) {
 		Idle: m.cfg.VisitorIdleTimeout, Absolute: now.Add(m.cfg.VisitorLifetime),
 	}
 	rec.limit()
-	ctx := m.callFor(&callContext{}, s.ctx, false)
+	ctx := s.callToLoad(&callContext{})
 	defer ctx.done()
 	found := &Session{m: m, r: s.r, ctx: s.ctx} // by itself, so that judging needs no lock
 	switch err := m.create(ctx, rec); {
@@ -246,7 +246,7 @@ func (v *Visit) Send() {
 	if v.token == "" || s.rec == nil || s.started || s.cookie != "" {
 		return
 	}
-	ctx := s.m.callFor(&callContext{}, s.ctx, false)
+	ctx := s.callToLoad(&callContext{})
 	defer ctx.done()
 	now := s.m.now()
 	rec, err := s.m.load(ctx, s.rec.ID)

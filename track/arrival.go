@@ -96,7 +96,10 @@ func (q *request) arrive() {
 		return
 	}
 	visit, err := a.seals.Visit(q.r)
-	if err != nil {
+	switch {
+	case err != nil && q.r.Context().Err() != nil: // the client left, or had too little time
+		return
+	case err != nil:
 		a.paused.Store(q.began.Add(sealPause).UnixMicro())
 		q.t.cfg.Logger.WarnContext(q.r.Context(), "track: a visitor who came back was not recognised; the next request tries again", "err", err)
 		return

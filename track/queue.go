@@ -127,6 +127,7 @@ type queue struct {
 	numbered []*update // the same
 	lines    []line    // in the order in which they came
 	others   []entry   // which lines cannot hold
+	spare    []line    // those of the time before, to use again
 	entries  int       // that wait, those taken and not written among them
 	bytes    int
 	quotas   map[session.ID]*quota
@@ -273,7 +274,9 @@ func (q *queue) add(n *noted, entries []entry, hour int64) {
 
 func (u *update) see(n *noted) {
 	u.requests++
-	u.first = min(u.first, n.at)
+	if n.at < u.first { // of another list
+		u.first, u.firstAddr = n.at, n.addr
+	}
 	if n.user != u.user && n.user != "" && (n.at >= u.last || u.user == "") { // who signs in may be overtaken meanwhile
 		u.user = strings.Clone(n.user)
 	}
@@ -343,28 +346,32 @@ func (q *queue) keep(u *update, e *entry, hour int64) {
 func (q *queue) take() []*update {
 	q.sortAll()
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	taken := q.numbered
+	taken, lines, others := q.numbered, q.lines, q.others
 	if len(taken) == 0 {
+		q.mu.Unlock()
 		return nil
 	}
+	q.numbered, q.lines, q.others = nil, q.spare, nil
+	q.visitors = make(map[session.ID]*update, len(taken))
+	q.mu.Unlock()
 	for _, u := range taken {
 		u.entries = make([]entry, 0, u.waiting)
 	}
 	paths := q.routes.paths()
-	for i := range q.lines {
-		l := &q.lines[i]
+	for i := range lines {
+		l := &lines[i]
 		u := taken[l.visitor]
 		if l.other > 0 {
-			u.entries = append(u.entries, q.others[l.other-1])
+			u.entries = append(u.entries, others[l.other-1])
 			continue
 		}
 		u.entries = append(u.entries, entry{
 			at: l.at, took: l.took, name: paths[l.route-1], route: l.route, status: l.status, method: l.method, kind: view,
 		})
 	}
-	q.lines, q.others, q.numbered = q.lines[:0], nil, nil
-	q.visitors = make(map[session.ID]*update, len(taken))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.spare = lines[:0]
 	return taken
 }
 

@@ -27,7 +27,7 @@ func (t *Tracker) Handler(next http.Handler) http.Handler {
 
 func (t *Tracker) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	place := riderPlace(r)
-	if place == nil || *place != nil {
+	if outer := requestOf(r); place == nil || outer != nil && !outer.hasEnded() {
 		next.ServeHTTP(w, r)
 		return
 	}
@@ -96,6 +96,12 @@ func requestOf(r *http.Request) *request {
 	}
 	q, _ := (*place).Value.(*request)
 	return q
+}
+
+func (q *request) hasEnded() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.over
 }
 
 // end notes the request. The session is asked only now: what is asked of it

@@ -119,6 +119,14 @@ func repeat(ctx context.Context, step func(context.Context) (int, error)) error 
 // visitors when their last view in it was: a visit may go on in what stays.
 // Batches and erasures wait, for both read the one and the other.
 func (t *Tables) dropTrail(ctx context.Context, then int64) (n int, err error) {
+	some := false
+	err = t.rows(ctx, t.db, t.sql("SELECT 1 FROM {trail} WHERE at < ? LIMIT 1"), []any{then}, func(scan sqldb.Scan) error {
+		some = true
+		return scan(new(int))
+	})
+	if err != nil || !some { // and nobody waits
+		return 0, err
+	}
 	err = t.db.Tx(ctx, func(tx *sqldb.Tx) error {
 		n = 0
 		if err := t.lockErasing(ctx, tx, true); err != nil {

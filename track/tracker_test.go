@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/crumb-go/crumb/session"
+	"github.com/crumb-go/crumb/store/memory"
 	"github.com/crumb-go/crumb/track"
 )
 
@@ -261,6 +263,40 @@ func TestIgnoredRoutesAreNotNoted(t *testing.T) {
 	if n := b.visitor().Requests; n != 2 {
 		t.Errorf("%d requests, want 2", n)
 	}
+}
+
+// A tracker inside a tracker does nothing, also with the sessions of another manager
+// in between; one after another notes both.
+func TestARequestIsNotedOnceHoweverHandlersAreNested(t *testing.T) {
+	s := newSite(t, sqliteTables(t), track.Config{})
+	b := s.visitor()
+	second, err := session.NewManager(memory.New(), session.Config{Insecure: true, CookieName: "second", Now: s.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie := b.cookie
+	ask := func(h http.Handler) {
+		b.cookie = cookie // not that of the second
+		b.do(s.manager.Handler(h), "GET", "/nested")
+		s.advance(time.Second)
+	}
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen.Set(session.From(r), 1) // which makes a session of the second
+		if err := track.Event(r, "bought", nil); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, inside := range []http.Handler{s.tracker.Handler(page), second.Handler(page), second.Handler(s.tracker.Handler(page))} {
+		ask(s.tracker.Handler(inside))
+	}
+	ask(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.tracker.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { s.advance(time.Second) })).ServeHTTP(w, r)
+		s.tracker.Handler(page).ServeHTTP(w, r)
+	}))
+	b.cookie = cookie
+	s.flush()
+	once := []string{"event bought ", "GET (unmatched) 200"}
+	same(t, "the trail", b.trail(), slices.Concat([]string{"GET / 200"}, once, once, once, []string{"GET (unmatched) 200"}, once))
 }
 
 func TestOnlyTheFirstOfASessionInAnHourAreKept(t *testing.T) {

@@ -256,7 +256,7 @@ func (v *visitor) add(u *update, trail []*entry, slots []slot, c *counts) []slot
 			if before == nil && (v.landing == "" || e.at-v.first <= gap) { // later on, what came before may be swept
 				v.landing, v.referrer = e.name, e.more().referrer
 			}
-			if after == nil {
+			if after == nil && e.at >= v.viewed {
 				v.viewed, v.exit = e.at, e.name
 			}
 		}

@@ -18,8 +18,8 @@ func (e *encoder) known(rec *session.Record) *known { return &known{rec, e.facts
 // What a load costs is mostly what it brings: the record comes value by value, is
 // taken apart and put together. Visitors ask several times in a row, and so the
 // store remembers the records it knew last. A load shows the server the facts of the
-// one it remembers, and is sent the record only if they are no longer those: what it
-// returns is never older than what it would have read.
+// one it remembers, and is sent the record only if they are no longer those. Equal
+// facts are the same state, as for a change: see update.
 //
 // Each session has one of these places, by its ID, and shares it with others:
 // nothing is locked, counted or cleaned up.
@@ -28,11 +28,12 @@ type recent struct {
 	places [recentPlaces]atomic.Pointer[known]
 }
 
-// Both bound what is remembered to 16 MB of values, and to as much again for what
+// They bound what is remembered to 16 MB of values, and to as much again for what
 // records have besides.
 const (
 	recentPlaces = 4096
 	recentBytes  = 4096 // of the values of a record
+	valueBytes   = 64   // that a value takes besides itself
 )
 
 func (r *recent) place(id session.ID) *atomic.Pointer[known] {
@@ -50,7 +51,7 @@ func (r *recent) get(id session.ID) *known {
 // put remembers k if it is small, and forgets what had its place.
 func (r *recent) put(k *known) {
 	place := r.place(k.rec.ID)
-	if size(k.rec.Values) > recentBytes {
+	if size(k.rec.Values)+valueBytes*int64(len(k.rec.Values)) > recentBytes {
 		k = nil
 	}
 	place.Store(k)

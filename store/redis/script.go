@@ -38,7 +38,7 @@ var (
 	deleteScript = newScript(recordLua, deleteLua)
 	endScript    = newScript(recordLua, endLua)
 	enterScript  = newScript(recordLua, enterLua)
-	loadScript   = newScript(loadLua)
+	loadScript   = newReader(loadLua)
 	sweepScript  = newScript(recordLua, sweepLua)
 	touchScript  = newScript(recordLua, touchLua)
 	updateScript = newScript(knownLua, recordLua, updateLua)
@@ -49,21 +49,38 @@ var (
 //
 // [rueidis.Lua] does the same, but neither in a pipeline without asking all nodes
 // first nor on a connection of its own.
-type script struct{ text, sha string }
+type script struct {
+	text, sha string
+	reads     bool // and no more
+}
 
 func newScript(parts ...string) *script {
 	text := strings.Join(parts, "")
 	sum := sha1.Sum([]byte(text)) // how the servers name scripts; nothing secret
-	return &script{text, hex.EncodeToString(sum[:])}
+	return &script{text: text, sha: hex.EncodeToString(sum[:])}
 }
 
-// byHash is the command that runs the script on a server that knows it. It is never
-// sent again by the client: a change whose answer was lost may have been made.
+func newReader(text string) *script {
+	sc := newScript(text)
+	sc.reads = true
+	return sc
+}
+
+// byHash is the command that runs the script on a server that knows it.
 func (sc *script) byHash(b rueidis.Builder, key string, args []string) rueidis.Completed {
-	return b.Evalsha().Sha1(sc.sha).Numkeys(1).Key(key).Arg(args...).Build()
+	return sc.sent(b.Evalsha().Sha1(sc.sha).Numkeys(1).Key(key).Arg(args...).Build())
 }
 
 // byText is the command that runs the script on any server.
 func (sc *script) byText(b rueidis.Builder, key string, args []string) rueidis.Completed {
-	return b.Eval().Script(sc.text).Numkeys(1).Key(key).Arg(args...).Build()
+	return sc.sent(b.Eval().Script(sc.text).Numkeys(1).Key(key).Arg(args...).Build())
+}
+
+// sent says whether the client may send cmd again by itself: a change whose answer
+// was lost may have been made.
+func (sc *script) sent(cmd rueidis.Completed) rueidis.Completed {
+	if sc.reads {
+		return cmd.ToRetryable()
+	}
+	return cmd
 }
