@@ -159,8 +159,8 @@ func TestATrailOutlivesNeitherItsVisitorNorItsNumbers(t *testing.T) {
 	onEngines(t, func(t *testing.T, tables *Tables) {
 		at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 		write(t, tables, seenAt(at, "/a", "/b"))
-		for now := at; now.Before(at.Add(2 * time.Hour)); now = now.Add(5 * time.Minute) {
-			if err := tables.Sweep(t.Context(), now, r); err != nil {
+		for swept := at; swept.Before(at.Add(2 * time.Hour)); swept = swept.Add(5 * time.Minute) {
+			if err := tables.Sweep(t.Context(), swept, r); err != nil {
 				t.Fatal(err)
 			}
 			lines, err := tables.Trail(t.Context(), someone, at, at.Add(time.Hour), 10)
@@ -168,10 +168,10 @@ func TestATrailOutlivesNeitherItsVisitorNorItsNumbers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := tables.Visitor(t.Context(), someone); err != nil && len(lines) > 0 {
-				t.Errorf("after %v the trail is there without its visitor", now.Sub(at))
+				t.Errorf("after %v the trail is there without its visitor", swept.Sub(at))
 			}
 			if len(lines) > 0 && len(numbers(t, tables)) == 0 {
-				t.Errorf("after %v the trail is there without its numbers", now.Sub(at))
+				t.Errorf("after %v the trail is there without its numbers", swept.Sub(at))
 			}
 		}
 	})

@@ -366,7 +366,7 @@ func (q *queue) take() []*update {
 			continue
 		}
 		u.entries = append(u.entries, entry{
-			at: l.at, took: l.took, name: paths[l.route-1], route: l.route, status: l.status, method: l.method, kind: view,
+			at: l.at, took: l.took, name: paths[l.route-1], status: l.status, method: l.method, kind: view,
 		})
 	}
 	q.mu.Lock()

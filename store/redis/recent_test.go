@@ -88,17 +88,12 @@ func TestALoadOfARememberedRecordBringsNoValues(t *testing.T) {
 	if !needs(t, servers.Redis) {
 		return
 	}
-	server := startServer(t, servers.Redis)
-	s, err := Open(t.Context(), server.URL, Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s, _ := openAlone(t)
 	rec := visitor("a")
 	mustCreate(t, s, rec)
 	change := func() {
 		t.Helper()
-		if rec, err = s.Update(t.Context(), mustLoad(t, s, rec.ID), add(1)); err != nil {
+		if _, err := s.Update(t.Context(), mustLoad(t, s, rec.ID), add(1)); err != nil {
 			t.Fatal(err)
 		}
 	}

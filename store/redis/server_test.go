@@ -37,19 +37,26 @@ func configure(t *testing.T, client rueidis.Client, pairs ...string) {
 	}
 }
 
+// openAlone opens a store on a Redis that no other test uses.
+func openAlone(t *testing.T) (s *Store, url string) {
+	t.Helper()
+	url = startServer(t, servers.Redis).URL
+	s, err := Open(t.Context(), url, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, url
+}
+
 func TestAServerThatDropsSessionsOfItsOwnChoiceIsRefused(t *testing.T) {
 	if !needs(t, servers.Redis) {
 		return
 	}
-	server := startServer(t, servers.Redis)
-	s, err := Open(t.Context(), server.URL, Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s, url := openAlone(t)
 	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"} {
 		configure(t, s.client(), "maxmemory-policy", policy)
-		_, err := Open(t.Context(), server.URL, Config{})
+		_, err := Open(t.Context(), url, Config{})
 		if err == nil || !strings.Contains(err.Error(), policy) || !strings.Contains(err.Error(), "noeviction") {
 			t.Errorf("Open with maxmemory-policy %s: %v", policy, err)
 		}
@@ -71,12 +78,7 @@ func TestWithoutMemorySessionsStillEnd(t *testing.T) {
 	if !needs(t, servers.Redis) {
 		return
 	}
-	server := startServer(t, servers.Redis)
-	s, err := Open(t.Context(), server.URL, Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s, _ := openAlone(t)
 	rec, other := visitor("a"), visitor("b")
 	mustCreate(t, s, rec, other)
 	configure(t, s.client(), "maxmemory", "1")
